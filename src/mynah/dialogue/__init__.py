@@ -1,0 +1,1 @@
+"""Turn taking, and what happens in a turn: listen, think, speak.."""

@@ -1,0 +1,1 @@
+"""Transports: one file adapts one of them to the session engine, and the device-facing HTTP service.."""

@@ -1,0 +1,1 @@
+"""Speech recognisers, one file per vendor."""

@@ -1,0 +1,283 @@
+"""What each kind of provider is, and the plain data that passes between a session and a provider.
+
+A provider is shared by all sessions and outlives them. It never sees a session or a link: audio or text goes in,
+results come out. Audio is always PCM signed 16-bit little-endian mono; the rate is named where it matters.
+Anything slow or native runs on the provider's own threads or processes, never on the event loop.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from mynah.audio.ingest import VadEngine
+
+
+class Kind(enum.StrEnum):
+    """The kinds of provider; the values are the section names of the configuration file."""
+
+    VAD = "VAD"
+    ASR = "ASR"
+    LLM = "LLM"
+    VLLM = "VLLM"
+    TTS = "TTS"
+    MEMORY = "Memory"
+    INTENT = "Intent"
+
+
+class ProviderOptions(BaseModel):
+    """Base of every provider's options: validation, documentation and console forms come from the same schema.
+
+    Secrets are ``pydantic.SecretStr`` fields.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str = Field(description="which implementation this entry uses")
+
+
+OptionsT = TypeVar("OptionsT", bound=ProviderOptions)
+
+
+class Provider(Generic[OptionsT]):
+    """Base of all providers. ``name`` is the entry's name in the configuration (``ChatGLMLLM``)."""
+
+    Options: ClassVar[type[ProviderOptions]] = ProviderOptions
+    summary: ClassVar[str] = ""
+    """One line for `mynah providers`."""
+
+    def __init__(self, name: str, options: OptionsT) -> None:
+        self.name = name
+        self.options = options
+
+    async def start(self) -> None:
+        """Load models, start workers. Raises ProviderError when the provider cannot work."""
+
+    async def stop(self) -> None:
+        """Release everything `start` took. Must be safe to call twice."""
+
+
+# ---------------------------------------------------------------- VAD
+
+
+class VadCapabilities(msgspec.Struct, frozen=True):
+    """How the segmenter should read this detector's probabilities."""
+
+    threshold: float = 0.5
+    """A chunk at or above this is speech."""
+    threshold_low: float = 0.35
+    """Below this a chunk is silence; between the two the previous decision stands."""
+    min_silence_ms: int = 500
+    """Silence that ends an utterance in auto and realtime mode."""
+    min_speech_ms: int = 96
+    """Speech shorter than this is taken for a click."""
+
+
+class VadProvider(Provider[OptionsT]):
+    """Voice-activity detection, batched over all sessions."""
+
+    @property
+    def capabilities(self) -> VadCapabilities:
+        """Thresholds and times for endpointing."""
+        raise NotImplementedError
+
+    def engine(self) -> VadEngine:
+        """Return the shared engine; valid after `start`."""
+        raise NotImplementedError
+
+
+# ---------------------------------------------------------------- ASR
+
+
+class AsrCapabilities(msgspec.Struct, frozen=True):
+    """What a recogniser can do."""
+
+    languages: tuple[str, ...] = ("en",)
+    streaming: bool = False
+    sample_rate: int = 16000
+
+
+class AsrRequest(msgspec.Struct, frozen=True):
+    """What a recogniser is told about an utterance before it hears it."""
+
+    language: str = "en"
+
+
+class Transcript(msgspec.Struct, frozen=True):
+    """What was said. An empty ``text`` means that nothing intelligible was heard."""
+
+    text: str
+    language: str = ""
+    confidence: float | None = None
+    """0…1 where the recogniser gives one."""
+
+
+class AsrStream(Protocol):
+    """One utterance on its way through a recogniser. Used from the event loop only; `feed` never blocks."""
+
+    def feed(self, pcm: bytes) -> None:
+        """Take the next stretch of audio, at the provider's rate."""
+
+    async def finish(self) -> Transcript:
+        """No more audio: return the final text. Raises ProviderError."""
+
+    def cancel(self) -> None:
+        """Drop the utterance; safe at any moment and more than once."""
+
+
+class AsrProvider(Provider[OptionsT]):
+    """Speech recognition."""
+
+    @property
+    def capabilities(self) -> AsrCapabilities:
+        """What this recogniser can do."""
+        raise NotImplementedError
+
+    def open_stream(self, request: AsrRequest) -> AsrStream:
+        """Begin an utterance. Cheap: a stream that is never fed costs nothing."""
+        raise NotImplementedError
+
+
+# ---------------------------------------------------------------- LLM
+
+
+class Role(enum.StrEnum):
+    """Who speaks in a chat."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A model asks for a tool. ``arguments`` is the JSON text exactly as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """One message of a chat. ``tool_call_id`` and ``name`` are set on tool results only."""
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+
+class ToolSpec(msgspec.Struct, frozen=True):
+    """A tool as a model sees it. ``parameters`` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+class LlmRequest(msgspec.Struct, frozen=True):
+    """All that a model is given for one reply."""
+
+    messages: tuple[ChatMessage, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    language: str = "en"
+    """Language of the latest user message: ``en`` or ``zh``."""
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """The next piece of the reply's text."""
+
+    text: str
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """The last item of every successful reply."""
+
+    reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+LlmChunk = TextDelta | ToolCall | Finish
+
+
+class LlmCapabilities(msgspec.Struct, frozen=True):
+    """What a language model can do."""
+
+    tools: bool = True
+    streaming: bool = True
+
+
+class LlmProvider(Provider[OptionsT]):
+    """A language model."""
+
+    @property
+    def capabilities(self) -> LlmCapabilities:
+        """What this model can do."""
+        raise NotImplementedError
+
+    def generate(self, request: LlmRequest) -> AsyncIterator[LlmChunk]:
+        """Stream one reply; ends with `Finish`. Closing the iterator cancels the request. Raises ProviderError."""
+        raise NotImplementedError
+
+
+# ---------------------------------------------------------------- TTS
+
+
+class TtsCapabilities(msgspec.Struct, frozen=True):
+    """What a voice can do."""
+
+    sample_rate: int = 16000
+    """Rate of the PCM that `synthesize` yields, in Hz."""
+    languages: tuple[str, ...] = ("en",)
+
+
+class TtsRequest(msgspec.Struct, frozen=True):
+    """One sentence to speak."""
+
+    text: str
+    language: str = "en"
+    voice: str = ""
+    """Empty: the provider's configured voice for the language."""
+
+
+class TtsProvider(Provider[OptionsT]):
+    """Speech synthesis."""
+
+    @property
+    def capabilities(self) -> TtsCapabilities:
+        """What this voice can do."""
+        raise NotImplementedError
+
+    def synthesize(self, request: TtsRequest) -> AsyncIterator[bytes]:
+        """Stream PCM s16le mono at ``capabilities.sample_rate``, in pieces of any even length. Raises ProviderError."""
+        raise NotImplementedError
+
+
+# ---------------------------------------------------------------- Memory, Intent
+
+
+class MemoryProvider(Provider[OptionsT]):
+    """What is remembered about a device between conversations."""
+
+    async def recall(self, device_id: str, query: str) -> str:
+        """Return what is known and fits, as text for the prompt; empty when nothing is."""
+        raise NotImplementedError
+
+    async def remember(self, device_id: str, messages: tuple[ChatMessage, ...]) -> None:
+        """Take in a finished conversation."""
+        raise NotImplementedError
+
+
+class IntentProvider(Provider[OptionsT]):
+    """How requests for tools are found."""
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the language model is shown the tools."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""What Mynah says to people, in Chinese and English, as data.."""

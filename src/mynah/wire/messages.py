@@ -1,0 +1,221 @@
+"""JSON messages between device and server, as the xiaozhi protocol defines them.
+
+`decode` turns a text frame of a device into one of the structs in `DeviceMessage`; `encode` turns a `ServerMessage` into
+the text to send. The reverse pair (`decode_server`, `encode_device`) is what a device uses, ours for tests included.
+Unknown fields are ignored, as the firmware's own extensions demand; an unknown ``type``, a missing or mistyped field
+raises `WireError`, and the caller drops the frame without closing the connection.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Literal
+
+import msgspec
+
+from mynah.errors import WireError
+
+
+class ListenMode(enum.StrEnum):
+    """Who ends an utterance: the server (auto, realtime) or the user's finger (manual)."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+    REALTIME = "realtime"
+
+
+class AudioParams(msgspec.Struct, frozen=True, omit_defaults=False):
+    """Opus parameters as announced in a hello. ``frame_duration`` in ms, ``sample_rate`` in Hz."""
+
+    format: str = "opus"
+    sample_rate: int = 16000
+    channels: int = 1
+    frame_duration: int = 60
+
+
+# ---------------------------------------------------------------- device → server
+
+
+class Hello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
+    """First message of a device. Old firmware lacks ``features``; py-xiaozhi announces 20 ms frames."""
+
+    version: int = 1
+    transport: str = "websocket"
+    features: dict[str, Any] = {}
+    audio_params: AudioParams = AudioParams()
+
+
+class Listen(msgspec.Struct, frozen=True, tag_field="type", tag="listen"):
+    """The microphone opens or closes, or (``detect``) a wake word was heard or text was typed."""
+
+    state: Literal["start", "stop", "detect"]
+    mode: ListenMode | None = None
+    text: str = ""
+    session_id: str = ""
+
+
+class Abort(msgspec.Struct, frozen=True, tag_field="type", tag="abort"):
+    """The user interrupts. ``reason`` is empty for a button."""
+
+    reason: str | None = ""
+    session_id: str = ""
+
+
+class Mcp(msgspec.Struct, frozen=True, tag_field="type", tag="mcp"):
+    """A JSON-RPC payload, either direction."""
+
+    payload: dict[str, Any]
+    session_id: str = ""
+
+
+class Iot(msgspec.Struct, frozen=True, tag_field="type", tag="iot"):
+    """Legacy device description or state."""
+
+    descriptors: list[dict[str, Any]] | None = None
+    states: list[dict[str, Any]] | None = None
+    session_id: str = ""
+
+
+class Goodbye(msgspec.Struct, frozen=True, tag_field="type", tag="goodbye"):
+    """The sender ends the conversation."""
+
+    session_id: str = ""
+
+
+class Ping(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
+    """Keep-alive of web pages."""
+
+    session_id: str = ""
+
+
+DeviceMessage = Hello | Listen | Abort | Mcp | Iot | Goodbye | Ping
+
+
+# ---------------------------------------------------------------- server → device
+
+
+class ServerHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
+    """Answer to `Hello`. Firmware crashes without ``transport``; xiaozhi-sdk needs all the rest."""
+
+    session_id: str
+    audio_params: AudioParams
+    transport: str = "websocket"
+    version: int = 1
+
+
+class Stt(msgspec.Struct, frozen=True, tag_field="type", tag="stt"):
+    """What the user said."""
+
+    text: str
+    session_id: str
+
+
+class Llm(msgspec.Struct, frozen=True, tag_field="type", tag="llm"):
+    """The face to show. ``text`` is an emoji, ``emotion`` one of the 21 names in `EMOTIONS`."""
+
+    emotion: str
+    text: str
+    session_id: str
+
+
+class TtsStart(msgspec.Struct, frozen=True, tag_field="type", tag="tts"):
+    """A reply begins: the device starts its speaker."""
+
+    session_id: str
+    state: Literal["start"] = "start"
+
+
+class TtsSentence(msgspec.Struct, frozen=True, tag_field="type", tag="tts"):
+    """Text of the sentence whose audio follows (or has just ended)."""
+
+    text: str
+    session_id: str
+    state: Literal["sentence_start", "sentence_end"] = "sentence_start"
+
+
+class TtsStop(msgspec.Struct, frozen=True, tag_field="type", tag="tts"):
+    """The reply is over. Exactly one per `TtsStart`."""
+
+    session_id: str
+    state: Literal["stop"] = "stop"
+
+
+class IotCommands(msgspec.Struct, frozen=True, tag_field="type", tag="iot"):
+    """Legacy device control."""
+
+    commands: list[dict[str, Any]]
+    session_id: str
+
+
+class System(msgspec.Struct, frozen=True, tag_field="type", tag="system"):
+    """A command to the device itself; firmware knows ``reboot``."""
+
+    command: str
+    session_id: str
+
+
+class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
+    """Shown and vibrated at once. All three texts are required by firmware; never send it during a reply."""
+
+    status: str
+    message: str
+    emotion: str
+    session_id: str
+
+
+class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
+    """Answer to `Ping`."""
+
+    session_id: str
+
+
+ServerMessage = (
+    ServerHello | Stt | Llm | TtsStart | TtsSentence | TtsStop | Mcp | IotCommands | System | Alert | Goodbye | Pong
+)
+
+
+class Tts(msgspec.Struct, frozen=True, tag_field="type", tag="tts"):
+    """Any tts message, as a device reads it."""
+
+    state: str
+    text: str | None = None
+    session_id: str = ""
+
+
+ReceivedMessage = ServerHello | Stt | Llm | Tts | Mcp | IotCommands | System | Alert | Goodbye | Pong
+
+EMOTIONS = (
+    "neutral", "happy", "laughing", "funny", "sad", "angry", "crying", "loving", "embarrassed", "surprised", "shocked",
+    "thinking", "winking", "cool", "relaxed", "delicious", "kissy", "confident", "sleepy", "silly", "confused",
+)  # fmt: skip
+"""The names every client has a face for."""
+
+_device_decoder = msgspec.json.Decoder(DeviceMessage)
+_server_decoder = msgspec.json.Decoder(ReceivedMessage)
+_encoder = msgspec.json.Encoder()
+
+
+def decode(frame: bytes | str) -> DeviceMessage:
+    """Read one text frame of a device. Raises WireError, with a reason that holds none of the content."""
+    try:
+        return _device_decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise WireError(f"not a message: {error}") from None
+
+
+def encode(message: ServerMessage) -> bytes:
+    """Write one message of the server."""
+    return _encoder.encode(message)
+
+
+def decode_server(frame: bytes | str) -> ReceivedMessage:
+    """Read one text frame of a server. Raises WireError."""
+    try:
+        return _server_decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise WireError(f"not a message: {error}") from None
+
+
+def encode_device(message: DeviceMessage) -> bytes:
+    """Write one message of a device."""
+    return _encoder.encode(message)
