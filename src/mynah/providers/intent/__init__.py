@@ -1,0 +1,1 @@
+"""How requests for tools are found; one file per way."""

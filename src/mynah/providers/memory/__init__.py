@@ -1,0 +1,1 @@
+"""What is remembered about a device between conversations; one file per service."""
