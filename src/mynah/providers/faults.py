@@ -34,8 +34,9 @@ class Faults:
         self._random = random.Random(options.seed)
 
     async def first_result(self, started: float) -> None:
-        """Return when the first result is due: ``delay_ms`` after ``started`` (loop time, seconds). Or fail, or hang.
+        """Return when the first result is due, or fail, or hang.
 
+        It is due ``delay_ms`` after ``started`` (loop time, seconds).
         Raises ProviderUnavailableError for the share of calls that ``error_rate`` asks for.
         """
         if self._options.hang:
@@ -47,7 +48,7 @@ class Faults:
 
 
 async def sleep_until(due: float) -> None:
-    """Sleep until the loop's clock shows ``due`` (seconds). Being absolute, steps in a row do not add up their lateness."""
+    """Sleep until the loop's clock shows ``due`` (seconds); steps in a row do not add up their lateness."""
     now = asyncio.get_running_loop().time()
     if due > now:
         await asyncio.sleep(due - now)

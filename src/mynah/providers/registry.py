@@ -1,9 +1,9 @@
 """The one table of providers: ``Kind.type`` → ``module:Class``.
 
 Built-ins and third-party packages go through the same door: both are entry points of the group
-``mynah.providers`` named ``ASR.mytype``. The built-in ones are written down here instead of in package metadata, so
-that the server also runs from a source tree. A provider's module is imported when it is listed or created, and
-imports its vendor's packages only when it starts to work.
+``mynah.providers`` named ``ASR.mytype``. The built-in ones are written down here instead of in package
+metadata, so that the server also runs from a source tree. A provider's module is imported when it is listed or
+created, and imports its vendor's packages only when it starts to work.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ProviderEntry(msgspec.Struct, frozen=True):
 
 
 def available(kind: Kind | None = None) -> list[ProviderEntry]:
-    """List the providers of ``kind`` (default: all kinds), built-in ones first. ``summary`` tells of broken plug-ins."""
+    """List the providers of ``kind`` (default: of all), built-in ones first; a broken plug-in says so."""
     rows = []
     for point in _points():
         point_kind, type_ = _split(point.name)
@@ -103,7 +103,7 @@ def options_model(kind: Kind, type_: str) -> type[ProviderOptions]:
 def create(kind: Kind, name: str, entry: Mapping[str, Any]) -> Provider[Any]:
     """Make the provider that the configuration entry ``kind.name`` describes; it is not started.
 
-    An entry without ``type`` uses its own name as the type. Raises ConfigError in one line that names every wrong
+    An entry without ``type`` uses its own name as the type. Raises ConfigError: one line that names every wrong
     key and its remedy.
     """
     where = f"{kind}.{name}"
@@ -163,6 +163,10 @@ def _load(point: EntryPoint, kind: Kind, type_: str) -> type[Provider[Any]]:
     try:
         loaded = point.load()
     except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == point.module.split(".")[0]:
+            raise ConfigError(
+                f"{kind} type {type_!r} cannot be loaded from {point.value}: {error}"
+            ) from error
         raise ConfigError(
             f"{kind} type {type_!r} needs the Python module {error.name!r}: install it with pip"
         ) from error

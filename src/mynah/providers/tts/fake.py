@@ -45,7 +45,7 @@ class FakeTts(TtsProvider[FakeTtsOptions]):
         return TtsCapabilities(sample_rate=_RATE, languages=("en", "zh"))
 
     async def synthesize(self, request: TtsRequest) -> AsyncIterator[bytes]:
-        """First piece ``delay_ms`` after the request, the others right behind it; none for an empty sentence."""
+        """First piece ``delay_ms`` after the request, the others at once; none for an empty sentence."""
         if not request.text.strip():
             return
         await self._faults.first_result(asyncio.get_running_loop().time())
@@ -61,7 +61,7 @@ def _pieces(seconds: float, chunk_ms: int) -> tuple[bytes, ...]:
 
 
 def babble(seconds: float) -> bytes:
-    """Make speech-like sound, PCM s16le at 16 kHz: a gliding voice with formants and breath, four syllables a second."""
+    """Make speech-like sound, PCM s16le at 16 kHz: a gliding voice with breath, four syllables a second."""
     count = round(seconds * _RATE)
     time = np.arange(count) / _RATE
     rng = np.random.default_rng(1)
