@@ -38,7 +38,7 @@ START = 1000.0
 
 
 class DeadlockError(RuntimeError):
-    """Nothing is ready and nothing is scheduled, so what is awaited cannot happen. Names the waiting tasks."""
+    """Nothing is ready and nothing is scheduled, so what is awaited cannot come. Names the waiting tasks."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):

@@ -1,1 +1,1 @@
-"""Opus, PCM and time: decoding for all sessions at once on the way up, encoding and pacing on the way down."""
+"""Opus, PCM and time: decoding for all sessions at once going up, encoding and pacing going down."""
