@@ -1,9 +1,10 @@
 """JSON messages between device and server, as the xiaozhi protocol defines them.
 
-`decode` turns a text frame of a device into one of the structs in `DeviceMessage`; `encode` turns a `ServerMessage` into
-the text to send. The reverse pair (`decode_server`, `encode_device`) is what a device uses, ours for tests included.
-Unknown fields are ignored, as the firmware's own extensions demand; an unknown ``type``, a missing or mistyped field
-raises `WireError`, and the caller drops the frame without closing the connection.
+`decode` turns a text frame of a device into one of the structs in `DeviceMessage`; `encode` turns a
+`ServerMessage` into the text to send. The reverse pair (`decode_server`, `encode_device`) is what a device
+uses, ours for tests included. Unknown fields are ignored, as the firmware's own extensions demand; an unknown
+``type``, a missing or mistyped field raises `WireError`, and the caller drops the frame without closing the
+connection.
 """
 
 from __future__ import annotations
@@ -51,21 +52,21 @@ class Listen(msgspec.Struct, frozen=True, tag_field="type", tag="listen"):
     state: Literal["start", "stop", "detect"]
     mode: ListenMode | None = None
     text: str = ""
-    session_id: str = ""
+    session_id: str | None = ""
 
 
 class Abort(msgspec.Struct, frozen=True, tag_field="type", tag="abort"):
     """The user interrupts. ``reason`` is empty for a button."""
 
     reason: str | None = ""
-    session_id: str = ""
+    session_id: str | None = ""
 
 
 class Mcp(msgspec.Struct, frozen=True, tag_field="type", tag="mcp"):
     """A JSON-RPC payload, either direction."""
 
     payload: dict[str, Any]
-    session_id: str = ""
+    session_id: str | None = ""
 
 
 class Iot(msgspec.Struct, frozen=True, tag_field="type", tag="iot"):
@@ -73,19 +74,19 @@ class Iot(msgspec.Struct, frozen=True, tag_field="type", tag="iot"):
 
     descriptors: list[dict[str, Any]] | None = None
     states: list[dict[str, Any]] | None = None
-    session_id: str = ""
+    session_id: str | None = ""
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag_field="type", tag="goodbye"):
     """The sender ends the conversation."""
 
-    session_id: str = ""
+    session_id: str | None = ""
 
 
 class Ping(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
     """Keep-alive of web pages."""
 
-    session_id: str = ""
+    session_id: str | None = ""
 
 
 DeviceMessage = Hello | Listen | Abort | Mcp | Iot | Goodbye | Ping
@@ -170,7 +171,18 @@ class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
 
 
 ServerMessage = (
-    ServerHello | Stt | Llm | TtsStart | TtsSentence | TtsStop | Mcp | IotCommands | System | Alert | Goodbye | Pong
+    ServerHello
+    | Stt
+    | Llm
+    | TtsStart
+    | TtsSentence
+    | TtsStop
+    | Mcp
+    | IotCommands
+    | System
+    | Alert
+    | Goodbye
+    | Pong
 )
 
 
@@ -179,19 +191,20 @@ class Tts(msgspec.Struct, frozen=True, tag_field="type", tag="tts"):
 
     state: str
     text: str | None = None
-    session_id: str = ""
+    session_id: str | None = ""
 
 
 ReceivedMessage = ServerHello | Stt | Llm | Tts | Mcp | IotCommands | System | Alert | Goodbye | Pong
 
 EMOTIONS = (
-    "neutral", "happy", "laughing", "funny", "sad", "angry", "crying", "loving", "embarrassed", "surprised", "shocked",
-    "thinking", "winking", "cool", "relaxed", "delicious", "kissy", "confident", "sleepy", "silly", "confused",
+    "neutral", "happy", "laughing", "funny", "sad", "angry", "crying", "loving", "embarrassed", "surprised",
+    "shocked", "thinking", "winking", "cool", "relaxed", "delicious", "kissy", "confident", "sleepy", "silly",
+    "confused",
 )  # fmt: skip
 """The names every client has a face for."""
 
-_device_decoder = msgspec.json.Decoder(DeviceMessage)
-_server_decoder = msgspec.json.Decoder(ReceivedMessage)
+_device_decoder: msgspec.json.Decoder[DeviceMessage] = msgspec.json.Decoder(DeviceMessage)
+_server_decoder: msgspec.json.Decoder[ReceivedMessage] = msgspec.json.Decoder(ReceivedMessage)
 _encoder = msgspec.json.Encoder()
 
 
@@ -200,7 +213,7 @@ def decode(frame: bytes | str) -> DeviceMessage:
     try:
         return _device_decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise WireError(f"not a message: {error}") from None
+        raise WireError(_reason(error)) from None
 
 
 def encode(message: ServerMessage) -> bytes:
@@ -209,13 +222,24 @@ def encode(message: ServerMessage) -> bytes:
 
 
 def decode_server(frame: bytes | str) -> ReceivedMessage:
-    """Read one text frame of a server. Raises WireError."""
+    """Read one text frame of a server. Raises WireError, with a reason that holds none of the content."""
     try:
         return _server_decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise WireError(f"not a message: {error}") from None
+        raise WireError(_reason(error)) from None
 
 
 def encode_device(message: DeviceMessage) -> bytes:
     """Write one message of a device."""
     return _encoder.encode(message)
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong with a frame without quoting it: what people say must not reach the logs."""
+    if isinstance(error, msgspec.ValidationError):
+        text = str(error)
+        # These two name only our own fields and types; msgspec's other texts quote the offending value.
+        if text.startswith(("Expected `", "Object missing required field `")):
+            return f"not a message: {text}"
+        return "not a message: unknown type or a value out of range"
+    return "not a message: malformed JSON"
