@@ -2,8 +2,8 @@
 
 Built-ins and third-party packages go through the same door: both are entry points of the group
 ``mynah.providers`` named ``ASR.mytype``. The built-in ones are written down here instead of in package
-metadata, so that the server also runs from a source tree. A provider's module is imported when it is listed or
-created, and imports its vendor's packages only when it starts to work.
+metadata, so that the server also runs from a source tree. A provider's module is imported when it is
+listed or created, and imports its vendor's packages only when it starts to work.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def options_model(kind: Kind, type_: str) -> type[ProviderOptions]:
 def create(kind: Kind, name: str, entry: Mapping[str, Any]) -> Provider[Any]:
     """Make the provider that the configuration entry ``kind.name`` describes; it is not started.
 
-    An entry without ``type`` uses its own name as the type. Raises ConfigError: one line that names every wrong
-    key and its remedy.
+    An entry without ``type`` uses its own name as the type. Raises ConfigError: one line that
+    names every wrong key and its remedy.
     """
     where = f"{kind}.{name}"
     given = {**entry, "type": entry.get("type", name)}
