@@ -1,0 +1,327 @@
+"""Down-link pacing: the frames of all sessions leave on time, with one timer for the whole process.
+
+A device buffers 40 packets and silently drops what does not fit, so audio may not run far ahead of real
+time; and it stutters when a packet comes late, so a few frames go ahead at once (the *lead*). Each
+`Playback` has an absolute clock: frame *i* starts to play at ``base + i·T`` and is handed out ``lead − 1``
+frames before that, no matter how late the frame before it went. When the source starves until the device
+has run dry, the base moves to the present: the device is again given a lead, never a burst.
+
+Everything here runs on the event loop; nothing blocks, and no callback is made inside a caller's own call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+MAX_QUEUED_S = 30.0
+"""Audio a playback queues before `Playback.wait_room` makes the producer wait.
+
+Two or three long sentences: enough that a listener never waits for synthesis, little enough that an
+interrupted answer wastes no more than that; as Opus it is about 90 KB. Policy: the producer waits. A push
+is never refused, so the bound is exceeded by one push at most."""
+
+_SLACK_S = 0.005
+"""Frames due within this time go in the same wake-up: at most 200 wake-ups a second however many devices
+there are, and a device cannot notice 5 ms of earliness behind its lead of 180 ms."""
+
+_LATE_S = 0.005
+"""A frame handed out later than this after its time is counted as late."""
+
+_GRAIN_S = 1e-6
+"""Two clock readings closer than this are the same moment: sums of frame lengths are not exact in binary."""
+
+
+class PlaybackSink(Protocol):
+    """Who gets one playback's frames. Called on the event loop; must not raise or block."""
+
+    def on_frame(self, packet: bytes, timestamp_ms: int) -> None:
+        """Send this packet now.
+
+        ``timestamp_ms`` is the media time of its end since the playback's start: it grows and is never 0.
+        """
+
+    def on_marker(self, value: Any) -> None:
+        """The audio queued before this marker has been handed out and the next frame goes now."""
+
+    def on_played(self) -> None:
+        """All input was played out by the device's clock. The last callback; does not come after `cancel`."""
+
+
+class PacerStats(msgspec.Struct):
+    """Counters since the pacer was made."""
+
+    frames: int = 0
+    late_frames: int = 0
+    """Frames handed out more than 5 ms after their time, because the loop was busy."""
+    worst_late_ms: float = 0.0
+    restarts: int = 0
+    """How often a device ran dry in mid-answer: audio did not arrive in time, or was paused."""
+
+
+class _Marker:
+    """Tells a marker's value apart from a packet in the queue."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Pacer:
+    """The clock of all playbacks of a process. Made and used on one event loop."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop | None = None, frame_ms: int = 60, lead_frames: int = 3
+    ) -> None:
+        """``lead_frames`` ≥ 1 frames are handed out at once when a playback starts (3–8 suit the devices)."""
+        if frame_ms <= 0 or lead_frames < 1:
+            raise ValueError(f"frames of {frame_ms} ms with a lead of {lead_frames} cannot be paced")
+        self._loop = loop
+        self.frame_ms, self.lead_frames = frame_ms, lead_frames
+        self.stats = PacerStats()
+        self._heap: list[tuple[float, int, Playback]] = []
+        self._order = itertools.count()  # breaks ties, so that playbacks are never compared
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._ticking = False
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop it lives on; the running one when none was given."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def play(self, sink: PlaybackSink, *, not_before: float | None = None, frame_ms: int = 0) -> Playback:
+        """Begin a playback. Costs nothing until something is pushed.
+
+        ``not_before`` (``loop.time()`` seconds) is the earliest moment for the first frame or marker;
+        ``frame_ms`` overrides the pacer's frame length.
+        """
+        return Playback(self, sink, frame_ms or self.frame_ms, not_before)
+
+    def close(self) -> None:
+        """Stop the timer and forget all playbacks; none gets another callback."""
+        for _, _, playback in self._heap:
+            playback.cancel()
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _schedule(self, playback: Playback, when: float) -> None:
+        """Wake the playback at ``when``. Its older entry goes stale and is skipped when it comes up."""
+        playback._wake_at = when
+        heapq.heappush(self._heap, (when, next(self._order), playback))
+        self._arm()
+
+    def _arm(self) -> None:
+        if not self._heap or self._ticking:
+            return
+        when = self._heap[0][0]
+        if self._timer is not None:
+            if self._timer_at <= when:
+                return
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self.loop.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._ticking = True  # arm once at the end, not once per playback
+        now = self.loop.time()
+        try:
+            while self._heap and self._heap[0][0] <= now + _SLACK_S:
+                when, _, playback = heapq.heappop(self._heap)
+                if playback._wake_at != when:
+                    continue
+                playback._wake_at = None
+                if when > now + _GRAIN_S and playback._strict:
+                    self._schedule(playback, when)
+                    break
+                playback._serve(now)
+        finally:  # a sink that raises must not stop the others' clocks
+            self._ticking = False
+            self._arm()
+
+
+class Playback:
+    """One answer on its way to one device. Made by `Pacer.play`."""
+
+    def __init__(self, pacer: Pacer, sink: PlaybackSink, frame_ms: int, not_before: float | None) -> None:
+        self._pacer, self._sink = pacer, sink
+        self._frame_s = frame_ms / 1000
+        self.frame_ms = frame_ms
+        self._not_before = not_before
+        self._queue: deque[bytes | _Marker] = deque()
+        self._queued = 0
+        self._sent = 0
+        self._base: float | None = None  # when frame 0 plays, moved by starvation; None before it
+        self._input_at = 0.0  # since when there is something to hand out: lateness counts from there
+        self._wake_at: float | None = None
+        self._finished = self._over = self._paused = False
+        self._room: asyncio.Future[None] | None = None
+
+    # ------------------------------------------------------------ what the producer calls
+
+    def push(self, frames: Sequence[bytes]) -> None:
+        """Queue packets of one frame each. Ignored once cancelled. Raises RuntimeError after `finish`."""
+        if self._over or not frames:
+            return
+        if self._finished:
+            raise RuntimeError("push after finish")
+        if not self._queued:
+            self._note_input()
+        self._queue.extend(frames)
+        self._queued += len(frames)
+        self._plan()
+
+    def mark(self, value: Any) -> None:
+        """Queue a marker: delivered between the audio queued before it and the frame that follows."""
+        if self._over:
+            return
+        if self._finished:
+            raise RuntimeError("mark after finish")
+        self._queue.append(_Marker(value))
+        self._plan()
+
+    def finish(self) -> None:
+        """There is no more input; `on_played` comes when the last frame has had time to play."""
+        if not self._over and not self._finished:
+            if not self._queued:
+                self._note_input()
+            self._finished = True
+            self._plan()
+
+    def cancel(self) -> None:
+        """Drop everything unsent. No callback follows. Safe at any moment and more than once."""
+        self._over = True
+        self._wake_at = None
+        self._queue.clear()
+        self._queued = 0
+        self._release()
+
+    def pause(self) -> None:
+        """Hold back from the next frame on. What the device already has keeps playing."""
+        self._paused = True
+        self._wake_at = None
+
+    def resume(self) -> None:
+        """Go on with exactly the frame that `pause` held back."""
+        if self._paused:
+            self._paused = False
+            self._note_input()
+            self._plan()
+
+    async def wait_room(self) -> None:
+        """Return when less than `MAX_QUEUED_S` is queued, or the playback is over."""
+        while not self._over and self._queued * self._frame_s >= MAX_QUEUED_S:
+            if self._room is None:
+                self._room = self._pacer.loop.create_future()
+            await asyncio.shield(self._room)
+
+    # ------------------------------------------------------------ how it stands
+
+    @property
+    def queued_ms(self) -> int:
+        """Audio queued and not yet handed out, in ms."""
+        return self._queued * self.frame_ms
+
+    @property
+    def sent_ms(self) -> int:
+        """Audio handed out to the sink, in ms."""
+        return self._sent * self.frame_ms
+
+    @property
+    def played_ms(self) -> float:
+        """Audio handed out that the device has played by now, going by the clock, in ms."""
+        if self._base is None:
+            return 0.0
+        elapsed = max(0.0, self._pacer.loop.time() - self._base)
+        return min(float(self.sent_ms), elapsed * 1000)
+
+    @property
+    def over(self) -> bool:
+        """Whether no callback will come any more: played out or cancelled."""
+        return self._over
+
+    # ------------------------------------------------------------ the clock
+
+    @property
+    def _strict(self) -> bool:
+        """Before the first frame and at the very end, too early would be wrong; in between it is not."""
+        return self._base is None or not self._queue
+
+    def _note_input(self) -> None:
+        self._input_at = self._pacer.loop.time()
+
+    def _due(self) -> float | None:
+        """When the head of the queue goes, or the end is reported; None while there is nothing to do."""
+        if self._over or self._paused:
+            return None
+        if not self._queued and not self._finished:  # markers alone wait for the frame they belong to
+            return None
+        if self._base is None:
+            return max(self._input_at, self._not_before or 0.0)
+        if not self._queue:  # one frame of guard: the device's own decoding and output buffer
+            return self._base + (self._sent + 1) * self._frame_s if self._sent else self._input_at
+        return self._base + (self._sent - self._pacer.lead_frames + 1) * self._frame_s
+
+    def _plan(self) -> None:
+        due = self._due()
+        if due is None:
+            self._wake_at = None
+            return
+        due = max(due, self._pacer.loop.time())
+        if self._wake_at is None or abs(self._wake_at - due) > _GRAIN_S:
+            self._pacer._schedule(self, due)
+
+    def _serve(self, now: float) -> None:
+        """Hand out what is due, then plan the next wake-up."""
+        try:
+            while not self._over and not self._paused:
+                due = self._due()
+                if due is None or due > now + (_GRAIN_S if self._strict else _SLACK_S):
+                    break
+                self._step(now, due)
+        finally:
+            self._plan()
+
+    def _step(self, now: float, due: float) -> None:
+        if not self._queue:
+            self._over = True
+            self._sink.on_played()
+            return
+        head = self._queue.popleft()
+        if isinstance(head, _Marker):
+            self._sink.on_marker(head.value)
+            return
+        stats = self._pacer.stats
+        late = now - max(due, self._input_at)
+        if late > _LATE_S:
+            stats.late_frames += 1
+            stats.worst_late_ms = max(stats.worst_late_ms, late * 1000)
+        stats.frames += 1
+        if self._base is None:
+            self._base = now
+        elif self._base + self._sent * self._frame_s < now - _GRAIN_S:
+            self._base = now - self._sent * self._frame_s  # the device ran dry: its clock starts anew here
+            stats.restarts += 1
+        self._sent += 1
+        self._queued -= 1
+        if self._queued * self._frame_s < MAX_QUEUED_S:
+            self._release()
+        self._sink.on_frame(head, self._sent * self.frame_ms)
+
+    def _release(self) -> None:
+        if self._room is not None:
+            if not self._room.done():
+                self._room.set_result(None)
+            self._room = None
