@@ -162,6 +162,10 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
+TOOL_FAILED = "Error: "
+"""How the content of a tool message begins when the tool could not do what was asked."""
+
+
 class ChatMessage(msgspec.Struct, frozen=True):
     """One message of a chat. ``tool_call_id`` and ``name`` are set on tool results only."""
 

@@ -1,7 +1,7 @@
 """The catalogue of sentences: one YAML file per language, the same keys in each.
 
-A value is one sentence or a list of them; of a list, `text` takes each in turn, in an order that is shuffled once
-per process, so that nothing is repeated before everything has been said. `text` fills in ``{name}``.
+A value is one sentence or a list of them; of a list, `text` takes each in turn, in an order that is shuffled
+once per process, so that nothing is repeated before everything has been said. `text` fills in ``{name}``.
 """
 
 from __future__ import annotations

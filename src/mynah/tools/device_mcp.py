@@ -1,0 +1,142 @@
+"""The tools a device offers over MCP."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mynah.errors import ToolError
+from mynah.providers.base import ToolSpec
+from mynah.tools.arguments import fit
+from mynah.tools.base import ToolContext, ToolResult
+from mynah.wire.mcp import (
+    MAX_PAGES,
+    DeviceTool,
+    McpFailure,
+    McpResult,
+    McpSession,
+    is_error,
+    parse_tools,
+    result_text,
+)
+
+CALL_TIMEOUT_S = 35.0
+"""A camera waits up to 30 s for the answer to its picture."""
+
+DISCOVERY_TIMEOUT_S = 10.0
+"""For one answer of a handshake: a device on a mobile network needs a second or two."""
+
+MAX_TOOLS = 256
+"""Tools taken from one device, over all pages: a real one has 10 to 40."""
+
+MAX_PENDING = 16
+"""Calls under way on one device, which does them one after the other anyway."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class DeviceMcp:
+    """The client side of MCP for one connection. Between calls it holds no task, no timer and no future."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        """``send`` puts a payload into an ``mcp`` message and on its way; it must not block."""
+        self._send = send
+        self._session = McpSession()
+        self._pending: dict[int, asyncio.Future[McpResult | McpFailure]] = {}
+        self._closed = False
+        self.tools: tuple[DeviceMcpTool, ...] = ()
+        """What the device offers to a language model; empty until `discover` has finished."""
+
+    async def discover(self, vision_url: str = "", vision_token: str = "") -> str:
+        """Shake hands and read the list of tools; tools for people only are left out.
+
+        Returns why the list is empty or incomplete, or an empty text. Does not raise: a device that
+        does not answer simply has no tools.
+        """
+        found: list[DeviceTool] = []
+        reason = ""
+        try:
+            await self._request(self._session.initialize(vision_url, vision_token), DISCOVERY_TIMEOUT_S)
+        except ToolError as error:
+            # The list can be read without the handshake.
+            reason = f"initialize: {error}"
+        try:
+            cursor, seen = "", {""}
+            for _ in range(MAX_PAGES):
+                payload = self._session.list_tools(cursor)
+                page = parse_tools(await self._request(payload, DISCOVERY_TIMEOUT_S))
+                found += page.tools
+                cursor = page.next_cursor
+                if cursor in seen or len(found) >= MAX_TOOLS:
+                    break
+                seen.add(cursor)
+        except ToolError as error:
+            reason = f"tools/list: {error}"
+        self.tools = tuple(DeviceMcpTool(self, tool) for tool in found[:MAX_TOOLS] if not tool.user_only)
+        return reason
+
+    def receive(self, payload: Mapping[str, Any]) -> None:
+        """Take a payload that came from the device; what is no answer to a waiting call is dropped."""
+        answer = self._session.receive(payload)
+        waiting = self._pending.get(answer.id) if answer is not None else None
+        if waiting is not None and answer is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Call a tool by the device's own name and return its text. Raises ToolError."""
+        result = await self._request(self._session.call(name, arguments), CALL_TIMEOUT_S)
+        text = result_text(result)
+        if is_error(result):
+            raise ToolError(text or "the device reported a failure")
+        return text
+
+    def close(self) -> None:
+        """The connection is gone: end all waiting calls. Safe to call twice."""
+        self._closed = True
+        for waiting in self._pending.values():
+            if not waiting.done():
+                waiting.set_exception(ToolError("the device has disconnected"))
+
+    async def _request(self, payload: dict[str, Any], timeout_s: float) -> Any:
+        if self._closed:
+            raise ToolError("the device has disconnected")
+        if len(self._pending) >= MAX_PENDING:
+            raise ToolError("the device is still busy with earlier calls")
+        request_id: int = payload["id"]
+        waiting: asyncio.Future[McpResult | McpFailure] = asyncio.get_running_loop().create_future()
+        self._pending[request_id] = waiting
+        try:
+            self._send(payload)
+            async with asyncio.timeout(timeout_s):
+                answer = await waiting
+        except TimeoutError:
+            raise ToolError(f"the device did not answer within {timeout_s:g} seconds") from None
+        finally:
+            del self._pending[request_id]
+        if isinstance(answer, McpFailure):
+            raise ToolError(f"the device says: {answer.message}")
+        return answer.result
+
+
+class DeviceMcpTool:
+    """One tool of a device."""
+
+    def __init__(self, device: DeviceMcp, tool: DeviceTool) -> None:
+        self._device = device
+        self._tool = tool
+        self._spec = ToolSpec(
+            name=_UNSAFE.sub("_", tool.name)[:64],
+            description=tool.description,
+            parameters=tool.input_schema,
+        )
+
+    @property
+    def spec(self) -> ToolSpec:
+        """How a model sees it; dots in the device's name are underscores here."""
+        return self._spec
+
+    async def call(self, context: ToolContext, arguments: Mapping[str, Any]) -> ToolResult:  # noqa: ARG002
+        """Have the device do it. Raises ToolError."""
+        return ToolResult(await self._device.call(self._tool.name, fit(arguments, self._tool.input_schema)))

@@ -1,0 +1,123 @@
+"""All tools behind one door: names, arguments, time-outs and failures are dealt with here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from loguru import logger
+
+from mynah.errors import ToolError
+from mynah.providers.base import TOOL_FAILED, ToolCall, ToolSpec
+from mynah.tools.arguments import parse
+from mynah.tools.base import Tool, ToolContext, ToolResult
+from mynah.tools.device_mcp import DeviceMcp
+from mynah.tools.guard import contained
+
+MAX_NAME_CHARS = 64
+"""The longest name of a function that OpenAI's interface allows."""
+
+
+class Toolbox:
+    """The tools of the server, shared by all sessions."""
+
+    def __init__(
+        self,
+        functions: Iterable[Tool],
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """Take the plugins' functions; of two with the same name the later one counts.
+
+        ``settings`` are the sections of ``plugins`` in the configuration, by name of tool; ``timeout_s``
+        is what one call of a plugin may take.
+        """
+        self._functions: dict[str, Tool] = {tool.spec.name: tool for tool in functions}
+        self._settings = settings or {}
+        self._timeout_s = timeout_s
+
+    def for_session(self, device: DeviceMcp | None = None) -> SessionTools:
+        """Return the tools of one session: the plugins and what its device offers, now or later."""
+        return SessionTools(self._functions, self._settings, self._timeout_s, device)
+
+
+class SessionTools:
+    """The tools one session can use. Made by `Toolbox.for_session`; holds no task and no timer."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, Tool],
+        settings: Mapping[str, Mapping[str, Any]],
+        timeout_s: float,
+        device: DeviceMcp | None,
+    ) -> None:
+        self._functions = functions
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._device = device
+        self._named_for: tuple[Tool, ...] = ()
+        self._device_tools: dict[str, Tool] = {}
+
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """Return what a model is shown; grows when the device has told its tools."""
+        plugins = (tool.spec for tool in self._functions.values())
+        device = (
+            msgspec.structs.replace(tool.spec, name=name) for name, tool in self._name_device_tools().items()
+        )
+        return (*plugins, *device)
+
+    async def call(self, context: ToolContext, call: ToolCall) -> ToolResult:
+        """Run one tool. Never raises (only cancelling passes): whatever goes wrong is told in the result.
+
+        The content of a failure begins with `TOOL_FAILED`, so that a model can act on it.
+        """
+        problems: list[BaseException] = []
+        with contained(problems.append):
+            return await self._call(context, call)
+        problem = problems[0]
+        if isinstance(problem, ToolError):
+            return ToolResult(f"{TOOL_FAILED}{problem}")
+        logger.opt(exception=problem).warning("tool {} failed", call.name)
+        return ToolResult(f"{TOOL_FAILED}{call.name} failed with {type(problem).__name__}")
+
+    async def _call(self, context: ToolContext, call: ToolCall) -> ToolResult:
+        device_tool = self._name_device_tools().get(call.name)
+        tool = device_tool or self._functions.get(call.name)
+        if tool is None:
+            known = ", ".join(spec.name for spec in self.specs()[:40])
+            raise ToolError(f"there is no tool named '{call.name[:MAX_NAME_CHARS]}'; there are: {known}")
+        arguments = parse(call.arguments)
+        context = msgspec.structs.replace(context, settings=self._settings.get(call.name, {}))
+        # A device's tool has its own time-out: a camera needs longer than a plugin may take.
+        deadline = asyncio.timeout(None if device_tool else self._timeout_s)
+        try:
+            async with deadline:
+                return await tool.call(context, arguments)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise ToolError(f"{call.name} did not finish within {self._timeout_s:g} seconds") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The tool cancelled itself; that is no reason to end the turn.
+            raise ToolError(f"{call.name} was cancelled") from None
+
+    def _name_device_tools(self) -> dict[str, Tool]:
+        """Give every device tool a name of its own; a plugin keeps its name, this one gets a suffix."""
+        tools = self._device.tools if self._device is not None else ()
+        if tools is self._named_for:
+            return self._device_tools
+        named: dict[str, Tool] = {}
+        for tool in tools:
+            name, n = tool.spec.name, 1
+            while name in self._functions or name in named:
+                n += 1
+                suffix = "_device" if n == 2 else f"_device{n - 1}"
+                name = tool.spec.name[: MAX_NAME_CHARS - len(suffix)] + suffix
+            named[name] = tool
+        self._named_for, self._device_tools = tools, named
+        return named
