@@ -171,7 +171,7 @@ class OpusEncoder:
         _check_rate(sample_rate)
         if frame_ms not in LEGAL_FRAME_MS:
             raise AudioError(f"opus frames may last {LEGAL_FRAME_MS} ms, not {frame_ms}")
-        self.sample_rate, self.frame_ms = sample_rate, frame_ms
+        self.sample_rate, self.frame_ms, self.complexity = sample_rate, frame_ms, complexity
         self.frame_samples = sample_rate * frame_ms // 1000
         self.frame_bytes = self.frame_samples * 2
         self._lib = lib = library or default_library()
