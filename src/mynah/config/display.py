@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from importlib import resources
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
@@ -63,7 +64,7 @@ def secret_values(settings: Settings) -> frozenset[str]:
 _HEAD: Final = """\
 # Settings
 
-<!-- Generated from the settings model: `python -m mynah.config.display > docs/configuration.md` -->
+<!-- Generated from the settings model: `mynah config reference > docs/configuration.md` -->
 
 Settings come in four layers; a later one wins:
 
@@ -106,6 +107,8 @@ def settings_reference() -> str:
         for section, options in IDLE_OPTIONS.items()
         for option, reason in options.items()
     ]
+    packaged = resources.files("mynah.config").joinpath("default.yaml").read_text("utf-8")
+    lines += ["", "## Packaged entries\n", "```yaml", packaged.rstrip(), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -152,7 +155,3 @@ def _default(field: FieldInfo) -> str:
     if value is None or value in ("", (), {}):
         return "–"
     return "`" + str(value).replace("|", "\\|") + "`"
-
-
-if __name__ == "__main__":
-    print(settings_reference(), end="")  # noqa: T201 - this is the command that writes the documentation

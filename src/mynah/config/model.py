@@ -71,8 +71,8 @@ class Auth(Section):
 
     enabled: Literal["auto", True, False] = setting(
         "whether a device needs a token. `auto`: yes, unless the server listens on a loopback address only; "
-        "a peer on the same machine that does not come through a proxy is let in without one. `true` makes no "
-        "exception. Devices get their token from the OTA reply, so nothing needs to be typed in.",
+        "a peer on the same machine that does not come through a proxy is let in without one. `true` makes "
+        "no exception. Devices get their token from the OTA reply, so nothing needs to be typed in.",
         default="auto",
     )
     tokens: tuple[NamedToken, ...] = setting(
@@ -169,8 +169,6 @@ class Server(Section):
         "offset of local time from UTC as told to devices: hours (`+8`, `5.5`) or, beyond ±14, minutes "
         "(`480`). Not set: from `timezone`.",
         default=None,
-        ge=-840,
-        le=840,
     )
     auth_key: SecretText = setting(
         "secret that signs device tokens. Empty: made at the first start and kept in the data directory. Set "
@@ -194,6 +192,13 @@ class Server(Section):
         schemes = ("ws://", "wss://") if info.field_name == "websocket" else ("http://", "https://")
         if not value.startswith(schemes):
             raise ValueError(f"must begin with {' or '.join(schemes)}")
+        return value
+
+    @field_validator("timezone_offset")
+    @classmethod
+    def _real_offset(cls, value: float | None) -> float | None:
+        if value is not None and not -720 <= (value * 60 if abs(value) <= 14 else value) <= 840:
+            raise ValueError("must be between -12 and +14 hours")  # what clocks on Earth use
         return value
 
     @field_validator("auth_key")
