@@ -1,0 +1,240 @@
+"""The composition root: the one file that knows all parts. It builds them, connects them, and takes them down again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import uvloop
+from loguru import logger
+
+from mynah import observe
+from mynah.audio.encode import EncoderPool, SpeechEncoder
+from mynah.audio.ingest import Ingest
+from mynah.audio.pacer import Pacer
+from mynah.config import Settings
+from mynah.console.terminal import Terminal
+from mynah.dialogue.session import DialogueSettings, Services
+from mynah.dialogue.speak import Voice
+from mynah.dialogue.turn import TurnPolicy
+from mynah.net.devices import Devices
+from mynah.net.http import DeviceHttp
+from mynah.net.ota import OtaService
+from mynah.net.websocket import PATH, WebsocketServer
+from mynah.providers import registry
+from mynah.providers.base import (
+    AsrProvider,
+    IntentProvider,
+    Kind,
+    LlmProvider,
+    Provider,
+    TtsProvider,
+    VadProvider,
+)
+from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts
+from mynah.security.tokens import Authenticator, TokenIssuer, load_or_create_secret
+from mynah.texts import text
+from mynah.tools.loader import load_plugins
+from mynah.tools.toolbox import Toolbox
+
+DRAIN_S = 10.0
+"""How long running replies may go on after a stop was asked for."""
+CODEC_THREADS = 2
+"""Opus encoding releases the GIL; more threads than a small machine has cores only add switching."""
+MAX_NO_VOICE_S = 105.0
+"""Firmware takes a connection without data for dead after 120 s; we close before that."""
+
+log = logger.bind(tag="app")
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Where the services listen, as URLs for programs on this machine."""
+
+    ws: str
+    ota: str
+
+    def ready_line(self) -> str:
+        """Return the line that tells starters the server takes traffic."""
+        return f"READY ws={self.ws} ota={self.ota}"
+
+
+class App:
+    """A whole server on one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._providers: list[Provider[Any]] = []
+        self._codec = ThreadPoolExecutor(CODEC_THREADS, "codec")
+        self._ingest: Ingest | None = None
+        self._pacer: Pacer | None = None
+        self._http: DeviceHttp | None = None
+        self._websocket: WebsocketServer | None = None
+        self.devices: Devices | None = None
+        self._ready = False
+
+    async def start(self) -> Addresses:
+        """Start everything and return the addresses. Raises ConfigError and ProviderError."""
+        settings = self.settings
+        issuer = TokenIssuer(_secret(settings), expire_seconds=settings.server.auth.expire_seconds)
+        authenticator = Authenticator(settings, issuer)
+        services = await self._services()
+        self.devices = Devices(services, authenticator, settings.server.limits.max_connections)
+        self._websocket = WebsocketServer(
+            self.devices, max_message_bytes=settings.server.limits.max_message_bytes
+        )
+        ws_port = await self._websocket.start(settings.server.ip, settings.server.port)
+        ota = OtaService(settings, ws_port, authenticator)
+        self._http = DeviceHttp(settings, ota, lambda: self._ready)
+        http_port = await self._http.start(settings.server.ip, settings.server.http_port)
+        self.devices.start()
+        self._ready = True
+        host = _local_host(settings.server.ip)
+        return Addresses(f"ws://{host}:{ws_port}{PATH}", f"http://{host}:{http_port}/xiaozhi/ota/")
+
+    async def stop(self, drain_s: float = DRAIN_S) -> None:
+        """Finish running replies, then close everything. Safe after a failed `start`."""
+        self._ready = False
+        if self._websocket is not None:
+            await self._websocket.stop()
+        if self.devices is not None:
+            await self.devices.drain(drain_s)
+            self.devices.stop()
+        if self._http is not None:
+            await self._http.stop()
+        if self._pacer is not None:
+            self._pacer.close()
+        if self._ingest is not None:
+            self._ingest.stop()
+        await asyncio.gather(*(provider.stop() for provider in self._providers))
+        self._codec.shutdown(wait=False, cancel_futures=True)
+
+    async def _services(self) -> Services:
+        settings = self.settings
+        vad = cast(VadProvider[Any], self._create(Kind.VAD))
+        asr = GuardedAsr(cast(AsrProvider[Any], self._create(Kind.ASR)), first_timeout_s=settings.timeouts.asr_s)
+        llm = GuardedLlm(cast(LlmProvider[Any], self._create(Kind.LLM)), first_timeout_s=settings.timeouts.llm_s)
+        tts = GuardedTts(cast(TtsProvider[Any], self._create(Kind.TTS)), first_timeout_s=settings.timeouts.tts_s)
+        intent = cast(IntentProvider[Any], self._create(Kind.INTENT))
+        await asyncio.gather(*(provider.start() for provider in self._providers))
+        self._ingest = Ingest(vad.engine())
+        self._ingest.start()
+        self._pacer = Pacer()
+        audio = settings.xiaozhi.audio_params
+        rate = audio.sample_rate if audio.sample_rate != "auto" else _downlink_rate(tts.capabilities.sample_rate)
+        pool = EncoderPool(rate)
+
+        def encoder() -> SpeechEncoder:
+            return SpeechEncoder(self._codec, tts.capabilities.sample_rate, rate, pool=pool)
+
+        return Services(
+            settings=_dialogue_settings(settings, rate),
+            ingest=self._ingest,
+            asr=asr,
+            vad=vad.capabilities,
+            llm=llm,
+            voice=Voice(tts, self._pacer, encoder),
+            toolbox=_toolbox(settings),
+            offers_tools=intent.offers_tools,
+            observer=observe.TurnLog(),
+            now=lambda: datetime.now(settings.zone()),
+        )
+
+    def _create(self, kind: Kind) -> Provider[Any]:
+        name, entry = self.settings.entry(kind)
+        provider = registry.create(kind, name, entry)
+        self._providers.append(provider)
+        return provider
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code."""
+    return uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    observe.configure(settings)
+    for notice in settings.notices:
+        log.info("{}", notice)
+    app = App(settings)
+    stop = asyncio.Event()
+    hurry = asyncio.Event()
+
+    def on_signal() -> None:
+        # The second Ctrl-C means it.
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        addresses = await app.start()
+        assert app.devices is not None
+        Terminal(app.devices, stop.set).start()
+        sys.stdout.write(addresses.ready_line() + "\n")
+        sys.stdout.flush()
+        _say_where(settings, addresses)
+        await stop.wait()
+        log.info("stopping: running replies may finish for {:.0f} s (Ctrl-C again to stop at once)", DRAIN_S)
+        draining = asyncio.ensure_future(app.stop())
+        hurrying = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not draining.done():
+            draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
+            await app.stop(drain_s=0.0)
+    except BaseException:
+        await app.stop(drain_s=0.0)
+        raise
+    return 0
+
+
+def _say_where(settings: Settings, addresses: Addresses) -> None:
+    log.info("LLM {} · ASR {} · TTS {}", *(settings.entry(kind)[0] for kind in (Kind.LLM, Kind.ASR, Kind.TTS)))
+    log.info("devices: enter {} as OTA address", observe.lan_address(addresses.ota, settings.server.ip))
+    log.info("try it: mynah talk --ota {} --text \"what time is it\"", addresses.ota)
+
+
+def _secret(settings: Settings) -> bytes:
+    configured = settings.server.auth_key.get_secret_value()
+    return configured.encode() if configured else load_or_create_secret(settings.data_dir / ".auth_key")
+
+
+def _local_host(ip: str) -> str:
+    if ip in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def _downlink_rate(tts_rate: int) -> int:
+    """Return the Opus rate that keeps what the voice has: 16 kHz costs half the encoding of 24."""
+    return 16000 if tts_rate <= 16000 else 24000
+
+
+def _dialogue_settings(settings: Settings, rate: int) -> DialogueSettings:
+    language = "en" if settings.language == "auto" else settings.language
+    character = settings.prompt or text("prompt_character", language)
+    return DialogueSettings(
+        prompt=f"{character}\n\n{text('prompt_rules', language)}",
+        language=language,
+        policy=TurnPolicy.from_phrases(settings.wakeup_words, settings.exit_commands, settings.enable_greeting),
+        sample_rate=rate,
+        no_voice_s=min(settings.close_connection_no_voice_time, MAX_NO_VOICE_S),
+    )
+
+
+def _toolbox(settings: Settings) -> Toolbox:
+    folder = settings.plugins.get("plugins_dir")
+    plugins = load_plugins(Path(folder) if folder else None)
+    for fault in plugins.faults:
+        log.warning("plugin {} is not used: {}", fault.file, fault.reason)
+    sections = {name: section for name, section in settings.plugins.items() if isinstance(section, dict)}
+    return Toolbox(plugins.functions, sections, settings.timeouts.tool_s)
+
+

@@ -1,0 +1,1 @@
+"""Where operators look at and steer the server."""

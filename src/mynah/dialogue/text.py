@@ -1,0 +1,146 @@
+"""A stream of text into sentences that can be spoken, in Chinese, English and mixtures of both.
+
+The first piece of a reply is cut at the first punctuation mark of any kind, because every word more delays the first sound;
+after that whole sentences are kept, because voices need them for their melody.
+"""
+
+from __future__ import annotations
+
+import re
+
+SENTENCE_ENDS = frozenset("。！？!?；;…\n")
+CLAUSE_ENDS = frozenset("，,、：:—") | SENTENCE_ENDS
+CLOSERS = frozenset("\"'”’」』）)】]》")
+MAX_SENTENCE = 300
+"""Characters after which a text without any punctuation is cut at a space: voices choke on more."""
+MIN_FIRST_CLAUSE = 2
+"""Letters or ideographs a first clause must have; "A," alone is not worth a synthesis."""
+
+ABBREVIATIONS = frozenset(
+    "mr mrs ms dr prof sr jr st vs etc e.g i.e no vol fig al inc ltd co corp dept est approx a.m p.m u.s u.k jan feb mar "
+    "apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun mt ave blvd rd gen col capt lt sgt rev hon".split()
+)
+
+_EMOJI = re.compile(
+    "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u2190-\u21ff\ufe0f\u200d\u20e3\U000e0020-\U000e007f]+"
+)
+_LINK = re.compile(r"\[([^\]\n]+)\]\([^)\s]+\)")
+_URL = re.compile(r"https?://(?:www\.)?([^\s/，。、]+)\S*")
+_MARKDOWN = re.compile(r"(\*\*|__|~~|`+|^\s{0,3}#{1,6}\s+|^\s*[-*+]\s+|^\s*>\s+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w))", re.M)
+_SPACES = re.compile(r"\s+")
+_LAST_WORD = re.compile(r"([A-Za-z][A-Za-z.]*)$")
+_LIST_NUMBER = re.compile(r"(?:^|\n)\s*\d{1,3}$")
+
+
+def spoken(text: str) -> str:
+    """Return what a voice should say: no emoji, no markdown, links by their names, addresses by their host."""
+    text = _LINK.sub(r"\1", text)
+    text = _URL.sub(r"\1", text)
+    text = _MARKDOWN.sub("", text)
+    text = _EMOJI.sub(" ", text)
+    return _SPACES.sub(" ", text).strip()
+
+
+def shown(text: str) -> str:
+    """Return what a device's display should show: no emoji (their fonts lack them), one line."""
+    return _SPACES.sub(" ", _EMOJI.sub(" ", text)).strip()
+
+
+def is_speakable(text: str) -> bool:
+    """Return whether there is anything to pronounce."""
+    return any(char.isalnum() for char in text)
+
+
+class SentenceSplitter:
+    """Feed it text as it is generated, take sentences as they become complete."""
+
+    __slots__ = ("_buffer", "_first", "_scanned")
+
+    def __init__(self) -> None:
+        self._buffer = ""
+        self._first = True
+        self._scanned = 0
+        """Characters already known to hold no end, so that a long sentence is not scanned again for each token."""
+
+    def feed(self, delta: str) -> list[str]:
+        """Take the next piece and return the sentences it completes."""
+        self._buffer += delta
+        sentences = []
+        while (end := self._find_end()) is not None:
+            sentence, self._buffer = self._buffer[:end].strip(), self._buffer[end:].lstrip()
+            self._scanned = 0
+            if is_speakable(sentence):
+                self._first = False
+                sentences.append(sentence)
+            elif sentence and sentences:
+                sentences[-1] += sentence
+        return sentences
+
+    def flush(self) -> list[str]:
+        """Return what is left at the end of the reply."""
+        rest, self._buffer, self._scanned = self._buffer.strip(), "", 0
+        return [rest] if is_speakable(rest) else []
+
+    def _find_end(self) -> int | None:
+        """Return the index behind the first complete sentence, or None when more text is needed."""
+        buffer = self._buffer
+        for index in range(self._scanned, len(buffer)):
+            char = buffer[index]
+            if char != "." and char not in CLAUSE_ENDS:
+                continue
+            following = buffer[index + 1 : index + 2]
+            if following in CLOSERS and following:
+                # The closing quote belongs to this sentence; judge the mark once we see what comes behind it.
+                following = buffer[index + 2 : index + 3]
+                end = index + 2
+            else:
+                end = index + 1
+            verdict = self._is_end(index, char, following)
+            if verdict is None:
+                self._scanned = index
+                return None
+            if verdict:
+                return end
+        self._scanned = len(buffer)
+        return self._overlong()
+
+    def _is_end(self, index: int, char: str, following: str) -> bool | None:
+        """Judge the mark at ``index``; None means that the next character decides."""
+        before = self._buffer[:index]
+        if char == ".":
+            return self._full_stop_ends(before, following)
+        if not following and (before.count("“") > before.count("”") or before.count('"') % 2):
+            return None  # a closing quote may follow and belongs to this sentence
+        if char in SENTENCE_ENDS:
+            # "?" and "!" inside an address or code ("a?b=c") are followed by more of it.
+            return not (char in "!?;" and following and following.isascii() and following.isalnum())
+        if not self._first or sum(c.isalnum() for c in before) < MIN_FIRST_CLAUSE:
+            return False
+        if char in ",:" and (not following or following.isascii()):
+            if before[-1:].isdigit() and not following:
+                return None  # 1,000 or 10:30?
+            return not following or following.isspace()
+        return True
+
+    @staticmethod
+    def _full_stop_ends(before: str, following: str) -> bool | None:
+        if not following:
+            return None
+        if not following.isspace() and following.isascii():
+            return False  # 3.14, example.com, "..." in the middle
+        if _LIST_NUMBER.search(before):
+            return False
+        word = _LAST_WORD.search(before)
+        if word is None:
+            return True
+        letters = word.group(1).lower()
+        return letters not in ABBREVIATIONS and not (len(letters) == 1 and word.group(1).isupper() and letters != "i")
+
+    def _overlong(self) -> int | None:
+        if len(self._buffer) <= MAX_SENTENCE:
+            return None
+        for marks in ("，,、：:", " "):
+            cut = max(self._buffer.rfind(mark, MAX_SENTENCE // 3, MAX_SENTENCE) for mark in marks)
+            if cut > 0:
+                return cut + 1
+        return MAX_SENTENCE
