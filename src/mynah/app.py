@@ -117,16 +117,24 @@ class App:
     async def _services(self) -> Services:
         settings = self.settings
         vad = cast(VadProvider[Any], self._create(Kind.VAD))
-        asr = GuardedAsr(cast(AsrProvider[Any], self._create(Kind.ASR)), first_timeout_s=settings.timeouts.asr_s)
-        llm = GuardedLlm(cast(LlmProvider[Any], self._create(Kind.LLM)), first_timeout_s=settings.timeouts.llm_s)
-        tts = GuardedTts(cast(TtsProvider[Any], self._create(Kind.TTS)), first_timeout_s=settings.timeouts.tts_s)
+        asr = GuardedAsr(
+            cast(AsrProvider[Any], self._create(Kind.ASR)), first_timeout_s=settings.timeouts.asr_s
+        )
+        llm = GuardedLlm(
+            cast(LlmProvider[Any], self._create(Kind.LLM)), first_timeout_s=settings.timeouts.llm_s
+        )
+        tts = GuardedTts(
+            cast(TtsProvider[Any], self._create(Kind.TTS)), first_timeout_s=settings.timeouts.tts_s
+        )
         intent = cast(IntentProvider[Any], self._create(Kind.INTENT))
         await asyncio.gather(*(provider.start() for provider in self._providers))
         self._ingest = Ingest(vad.engine())
         self._ingest.start()
         self._pacer = Pacer()
         audio = settings.xiaozhi.audio_params
-        rate = audio.sample_rate if audio.sample_rate != "auto" else _downlink_rate(tts.capabilities.sample_rate)
+        rate = (
+            audio.sample_rate if audio.sample_rate != "auto" else _downlink_rate(tts.capabilities.sample_rate)
+        )
         pool = EncoderPool(rate)
 
         def encoder() -> SpeechEncoder:
@@ -196,9 +204,11 @@ async def _serve(settings: Settings) -> int:
 
 
 def _say_where(settings: Settings, addresses: Addresses) -> None:
-    log.info("LLM {} · ASR {} · TTS {}", *(settings.entry(kind)[0] for kind in (Kind.LLM, Kind.ASR, Kind.TTS)))
+    log.info(
+        "LLM {} · ASR {} · TTS {}", *(settings.entry(kind)[0] for kind in (Kind.LLM, Kind.ASR, Kind.TTS))
+    )
     log.info("devices: enter {} as OTA address", observe.lan_address(addresses.ota, settings.server.ip))
-    log.info("try it: mynah talk --ota {} --text \"what time is it\"", addresses.ota)
+    log.info('try it: mynah talk --ota {} --text "what time is it"', addresses.ota)
 
 
 def _secret(settings: Settings) -> bytes:
@@ -223,7 +233,9 @@ def _dialogue_settings(settings: Settings, rate: int) -> DialogueSettings:
     return DialogueSettings(
         prompt=f"{character}\n\n{text('prompt_rules', language)}",
         language=language,
-        policy=TurnPolicy.from_phrases(settings.wakeup_words, settings.exit_commands, settings.enable_greeting),
+        policy=TurnPolicy.from_phrases(
+            settings.wakeup_words, settings.exit_commands, settings.enable_greeting
+        ),
         sample_rate=rate,
         no_voice_s=min(settings.close_connection_no_voice_time, MAX_NO_VOICE_S),
     )
@@ -236,5 +248,3 @@ def _toolbox(settings: Settings) -> Toolbox:
         log.warning("plugin {} is not used: {}", fault.file, fault.reason)
     sections = {name: section for name, section in settings.plugins.items() if isinstance(section, dict)}
     return Toolbox(plugins.functions, sections, settings.timeouts.tool_s)
-
-

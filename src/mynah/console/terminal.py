@@ -44,7 +44,7 @@ class Terminal:
 
     def _answer(self, line: str) -> None:
         if line.strip():
-            print(self.run(line), file=self._out, flush=True)  # noqa: T201 - this is a terminal
+            print(self.run(line), file=self._out, flush=True)
 
     def run(self, line: str) -> str:
         """Carry out one line and return the answer."""

@@ -25,9 +25,22 @@ class Endpointer:
     utterance.
     """
 
-    __slots__ = ("_high", "_low", "_min_silence", "_min_speech", "_silence", "_speech", "_voiced", "chunk_ms", "peak", "speaking")
+    __slots__ = (
+        "_high",
+        "_low",
+        "_min_silence",
+        "_min_speech",
+        "_silence",
+        "_speech",
+        "_voiced",
+        "chunk_ms",
+        "peak",
+        "speaking",
+    )
 
-    def __init__(self, capabilities: VadCapabilities, *, chunk_ms: float = 32.0, min_speech_ms: float | None = None) -> None:
+    def __init__(
+        self, capabilities: VadCapabilities, *, chunk_ms: float = 32.0, min_speech_ms: float | None = None
+    ) -> None:
         self.chunk_ms = chunk_ms
         self._high = capabilities.threshold
         self._low = capabilities.threshold_low

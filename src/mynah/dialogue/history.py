@@ -23,7 +23,7 @@ def estimate_tokens(message: ChatMessage) -> int:
 
 
 class History:
-    """The exchanges of one device, oldest first. An exchange is dropped whole, so a tool result never lacks its call."""
+    """The exchanges of one device, oldest first. One is dropped whole, so a tool result never lacks its call."""
 
     __slots__ = ("_budget", "_exchanges", "_tokens")
 
@@ -40,7 +40,9 @@ class History:
         tokens = sum(estimate_tokens(message) for message in messages)
         self._exchanges.append((tokens, messages))
         self._tokens += tokens
-        while len(self._exchanges) > 1 and (self._tokens > self._budget or len(self._exchanges) > MAX_EXCHANGES):
+        while len(self._exchanges) > 1 and (
+            self._tokens > self._budget or len(self._exchanges) > MAX_EXCHANGES
+        ):
             dropped, _ = self._exchanges.popleft()
             self._tokens -= dropped
 

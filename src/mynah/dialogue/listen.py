@@ -1,7 +1,7 @@
 """One recording of one device: audio in, "speech started", "speech ended" and a transcript out.
 
-An ear exists while the device listens and holds everything that listening costs: a decoder and VAD slot in the ingest, a
-recogniser stream, half a second of audio. An idle device has none.
+An ear exists while the device listens and holds everything that listening costs: a decoder and VAD slot in the ingest,
+a recogniser stream, half a second of audio. An idle device has none.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Ear:
     def __init__(
         self,
         ingest: Ingest,
-        asr: AsrProvider,
+        asr: AsrProvider[Any],
         capabilities: VadCapabilities,
         request: AsrRequest,
         listener: EarListener,
@@ -73,7 +73,9 @@ class Ear:
         self._listener = listener
         self._manual = manual
         self._capabilities = capabilities
-        self._endpointer = Endpointer(capabilities, min_speech_ms=BARGE_IN_SPEECH_MS if interrupting else None)
+        self._endpointer = Endpointer(
+            capabilities, min_speech_ms=BARGE_IN_SPEECH_MS if interrupting else None
+        )
         self._asr_stream: AsrStream | None = None
         self._preroll: deque[bytes] = deque()
         self._preroll_bytes = 0

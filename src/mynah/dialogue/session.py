@@ -1,7 +1,7 @@
 """One device's conversation: the only place that changes its state.
 
-A `Session` receives decoded messages and audio from a `Link`, turns them into events for the turn machine, and carries out
-the commands that come back. It owns a task only while it works on something.
+A `Session` receives decoded messages and audio from a `Link`, turns them into events for the turn machine, and carries
+out the commands that come back. It owns a task only while it works on something.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class Services(msgspec.Struct, frozen=True):
 
     settings: DialogueSettings
     ingest: Ingest
-    asr: AsrProvider
+    asr: AsrProvider[Any]
     vad: VadCapabilities
-    llm: LlmProvider
+    llm: LlmProvider[Any]
     voice: Voice
     toolbox: Toolbox
     offers_tools: bool
@@ -108,9 +108,28 @@ class Session:
     """The conversation with one device, from its first message to the end of its connection."""
 
     __slots__ = (
-        "_device_mcp", "_ear", "_end_session", "_face_sent", "_history", "_language", "_link", "_loop", "_machine",
-        "_quiet_since", "_record", "_reminders", "_services", "_spoken", "_speech", "_tasks", "_thought", "_tools",
-        "_user_text", "device_id", "greeted", "session_id",
+        "_device_mcp",
+        "_ear",
+        "_end_session",
+        "_face_sent",
+        "_history",
+        "_language",
+        "_link",
+        "_loop",
+        "_machine",
+        "_quiet_since",
+        "_record",
+        "_reminders",
+        "_services",
+        "_speech",
+        "_spoken",
+        "_tasks",
+        "_thought",
+        "_tools",
+        "_user_text",
+        "device_id",
+        "greeted",
+        "session_id",
     )  # fmt: skip
 
     def __init__(self, link: Link, services: Services, device_id: str) -> None:
@@ -153,7 +172,9 @@ class Session:
                 self._touch()
                 self._post(turn.ListenStarted(mode or ListenMode.AUTO))
             case Listen("stop"):
-                self._record = TurnRecord(self.device_id, self._machine.mode.value, speech_end=self._loop.time())
+                self._record = TurnRecord(
+                    self.device_id, self._machine.mode.value, speech_end=self._loop.time()
+                )
                 self._post(turn.ListenStopped())
             case Listen(text=words):
                 self._touch()

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,7 +17,7 @@ from mynah.errors import ProviderError
 from mynah.providers.base import TtsProvider, TtsRequest
 
 START_GAP_S = 0.02
-"""Firmware switches to speaking on another thread; packets that arrive before it has done so are lost (20 ms suffice)."""
+"""Firmware switches to speaking on another thread; packets that arrive before that are lost."""
 CACHE_BYTES = 8 * 1024 * 1024
 """About half an hour of speech at 35 kbit/s: all greetings, apologies and jokes in two languages many times over."""
 CACHED_TEXT_CHARS = 200
@@ -77,7 +77,11 @@ class Voice:
     """The way to speak, shared by all sessions: a TTS provider, encoders, the pacer and the phrase cache."""
 
     def __init__(
-        self, tts: TtsProvider, pacer: Pacer, encoder: Callable[[], SpeechEncoder], cache: PhraseCache | None = None
+        self,
+        tts: TtsProvider[Any],
+        pacer: Pacer,
+        encoder: Callable[[], SpeechEncoder],
+        cache: PhraseCache | None = None,
     ) -> None:
         self.tts = tts
         self.pacer = pacer
@@ -128,7 +132,7 @@ class Speech:
         if self._encoder is None:
             self._encoder = self._voice.encoder()
         encoder = self._encoder
-        async with aclosing(self._voice.tts.synthesize(request)) as chunks:  # type: ignore[type-var]
+        async with aclosing(self._voice.tts.synthesize(request)) as chunks:
             async for pcm in chunks:
                 frames = await encoder.push(pcm)
                 self._push(frames)

@@ -1,7 +1,7 @@
 """A stream of text into sentences that can be spoken, in Chinese, English and mixtures of both.
 
-The first piece of a reply is cut at the first punctuation mark of any kind, because every word more delays the first sound;
-after that whole sentences are kept, because voices need them for their melody.
+The first piece of a reply is cut at the first punctuation mark of any kind, because every word more delays the first
+sound; after that whole sentences are kept, because voices need them for their melody.
 """
 
 from __future__ import annotations
@@ -16,19 +16,25 @@ MAX_SENTENCE = 300
 MIN_FIRST_CLAUSE = 2
 """Letters or ideographs a first clause must have; "A," alone is not worth a synthesis."""
 
+TITLES = frozenset("mr mrs ms dr prof st rev hon gen col capt lt sgt e.g i.e vs approx fig".split())  # noqa: SIM905
+"""Abbreviations that something always follows."""
 ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof sr jr st vs etc e.g i.e no vol fig al inc ltd co corp dept est approx a.m p.m u.s u.k jan feb mar "
-    "apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun mt ave blvd rd gen col capt lt sgt rev hon".split()
+    "etc no inc ltd co corp dept jr sr a.m p.m u.s u.k ave blvd "  # noqa: SIM905 - a word list reads better so
+    "jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun".split()
 )
+"""Abbreviations and words that may also end a sentence: then a capital follows."""
 
 _EMOJI = re.compile(
     "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u2190-\u21ff\ufe0f\u200d\u20e3\U000e0020-\U000e007f]+"
 )
 _LINK = re.compile(r"\[([^\]\n]+)\]\([^)\s]+\)")
 _URL = re.compile(r"https?://(?:www\.)?([^\s/，。、]+)\S*")
-_MARKDOWN = re.compile(r"(\*\*|__|~~|`+|^\s{0,3}#{1,6}\s+|^\s*[-*+]\s+|^\s*>\s+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w))", re.M)
+_MARKDOWN = re.compile(
+    r"(\*\*|__|~~|`+|^\s{0,3}#{1,6}\s+|^\s*[-*+]\s+|^\s*>\s+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w))",
+    re.MULTILINE,
+)
 _SPACES = re.compile(r"\s+")
-_LAST_WORD = re.compile(r"([A-Za-z][A-Za-z.]*)$")
+_LAST_WORD = re.compile(r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z.]*)$")
 _LIST_NUMBER = re.compile(r"(?:^|\n)\s*\d{1,3}$")
 
 
@@ -108,7 +114,7 @@ class SentenceSplitter:
         """Judge the mark at ``index``; None means that the next character decides."""
         before = self._buffer[:index]
         if char == ".":
-            return self._full_stop_ends(before, following)
+            return self._full_stop_ends(before, following, self._buffer[index + 1 :].lstrip()[:1])
         if not following and (before.count("“") > before.count("”") or before.count('"') % 2):
             return None  # a closing quote may follow and belongs to this sentence
         if char in SENTENCE_ENDS:
@@ -123,18 +129,20 @@ class SentenceSplitter:
         return True
 
     @staticmethod
-    def _full_stop_ends(before: str, following: str) -> bool | None:
+    def _full_stop_ends(before: str, following: str, next_word: str) -> bool | None:
         if not following:
             return None
         if not following.isspace() and following.isascii():
             return False  # 3.14, example.com, "..." in the middle
         if _LIST_NUMBER.search(before):
             return False
-        word = _LAST_WORD.search(before)
-        if word is None:
-            return True
-        letters = word.group(1).lower()
-        return letters not in ABBREVIATIONS and not (len(letters) == 1 and word.group(1).isupper() and letters != "i")
+        match = _LAST_WORD.search(before)
+        word = match.group(1) if match else ""
+        if word.lower() in TITLES or (len(word) == 1 and word.isupper() and word != "I"):
+            return False
+        if word.lower() in ABBREVIATIONS:
+            return None if not next_word else not (next_word.islower() or next_word.isdigit())
+        return True
 
     def _overlong(self) -> int | None:
         if len(self._buffer) <= MAX_SENTENCE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 
@@ -36,7 +37,7 @@ class Face(msgspec.Struct, frozen=True):
 class Thought:
     """One reply in the making. Iterate `stream` once; afterwards the other attributes are final."""
 
-    def __init__(self, llm: LlmProvider, tools: SessionTools | None, context: ToolContext) -> None:
+    def __init__(self, llm: LlmProvider[Any], tools: SessionTools | None, context: ToolContext) -> None:
         self._llm = llm
         self._tools = tools
         self._context = context
@@ -88,6 +89,8 @@ class Thought:
         results = [task.result() for task in tasks]
         self.tool_messages.append(ChatMessage(Role.ASSISTANT, said, tuple(calls)))
         for call, result in zip(calls, results, strict=True):
-            self.tool_messages.append(ChatMessage(Role.TOOL, result.content, tool_call_id=call.id, name=call.name))
+            self.tool_messages.append(
+                ChatMessage(Role.TOOL, result.content, tool_call_id=call.id, name=call.name)
+            )
             self.end_session |= result.end_session
         return results

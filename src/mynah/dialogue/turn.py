@@ -1,7 +1,7 @@
 """Turn taking as a pure state machine: an event and the current state in, commands out.
 
-No clock, no async, no logger. The session feeds it everything that happens on one device and carries out what it answers;
-all decisions about who speaks when are made here and nowhere else.
+No clock, no async, no logger. The session feeds it everything that happens on one device and carries out what it
+answers; all decisions about who speaks when are made here and nowhere else.
 
 Each recording and each reply belongs to a turn with a number. Results of asynchronous work carry the number they were
 started with; `TurnMachine.step` drops those that come too late, in one place.
@@ -229,7 +229,9 @@ class TurnPolicy(msgspec.Struct, frozen=True):
     greeting: bool = True
 
     @classmethod
-    def from_phrases(cls, wakeup_words: Collection[str], exit_commands: Collection[str], greeting: bool) -> TurnPolicy:
+    def from_phrases(
+        cls, wakeup_words: Collection[str], exit_commands: Collection[str], greeting: bool
+    ) -> TurnPolicy:
         """Build a policy from phrases as written in the configuration."""
         return cls(
             frozenset(normalise(phrase) for phrase in wakeup_words),
@@ -265,6 +267,25 @@ class TurnMachine:
         if self.phase is Phase.CLOSED:
             return []
         match event:
+            case Recognised(number) | Failed(number) | Played(number):
+                # A late result of a turn that was cancelled or overtaken is dropped, here and nowhere else.
+                return self._result(event) if number == self.turn else []
+            case SpeechStarted():
+                return self._speech_started()
+            case SpeechEnded():
+                return self._speech_ended()
+            case SayRequested(text):
+                return self._say_requested(text)
+            case Fell(farewell):
+                return self._fell_silent(farewell)
+            case Closed():
+                self.phase = Phase.CLOSED
+                return [CloseEar(), CancelTurn(self.turn)]
+            case _:
+                return self._from_device(event)
+
+    def _from_device(self, event: ListenStarted | ListenStopped | TextGiven | Aborted) -> list[Command]:
+        match event:
             case ListenStarted(mode):
                 return self._listen_started(mode)
             case ListenStopped():
@@ -273,21 +294,6 @@ class TurnMachine:
                 return self._text_given(text)
             case Aborted():
                 return self._aborted()
-            case SpeechStarted():
-                return self._speech_started()
-            case SpeechEnded():
-                return self._speech_ended()
-            case Recognised(turn) | Failed(turn) | Played(turn):
-                if turn != self.turn:
-                    return []  # a late result of a turn that was cancelled or overtaken
-                return self._result(event)
-            case SayRequested(text):
-                return self._say_requested(text)
-            case Fell(farewell):
-                return self._fell_silent(farewell)
-            case Closed():
-                self.phase = Phase.CLOSED
-                return [CloseEar(), CancelTurn(self.turn)]
 
     # -- what the device says
 

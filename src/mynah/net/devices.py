@@ -55,7 +55,7 @@ class Devices:
         self._by_device[device_id] = link
         return session
 
-    def closed(self, link: DeviceSocket, peer: Peer) -> None:
+    def closed(self, link: DeviceSocket) -> None:
         """The connection is gone."""
         session = self._sessions.pop(link, None)
         # The entry may belong to a newer connection of the same device by now.

@@ -27,7 +27,7 @@ from picows import (
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
 )
-from picows.picows import WSProtocol
+from picows.picows import WSProtocol  # type: ignore[attr-defined] # what ws_create_server uses; not in its stub
 
 from mynah.dialogue.session import Session
 from mynah.errors import PortInUseError, WireError
@@ -78,11 +78,11 @@ class Gate(Protocol):
     def open(self, link: DeviceSocket, peer: Peer) -> Session:
         """Make the session of an accepted connection."""
 
-    def closed(self, link: DeviceSocket, peer: Peer) -> None:
+    def closed(self, link: DeviceSocket) -> None:
         """The connection is gone."""
 
 
-class DeviceSocket(WSListener):  # type: ignore[misc] # picows ships no types for its compiled base
+class DeviceSocket(WSListener):
     """One device connection. Implements `mynah.dialogue.session.Link`."""
 
     def __init__(self, gate: Gate, peer: Peer) -> None:
@@ -118,13 +118,13 @@ class DeviceSocket(WSListener):  # type: ignore[misc] # picows ships no types fo
         elif kind is WSMsgType.TEXT:
             self._on_text(frame.get_payload_as_bytes())
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
+    def on_ws_disconnected(self, transport: WSTransport) -> None:  # noqa: ARG002
         """The TCP connection is gone, in whatever way: devices hang up without a close frame."""
         session, self._session = self._session, None
         self._transport = None
         if session is not None:
             session.on_closed()
-            self._gate.closed(self, self.peer)
+            self._gate.closed(self)
 
     # -- Link
 
@@ -216,7 +216,9 @@ class WebsocketServer:
                     f"port {port} (server.port) is in use: stop the other program or set another, "
                     f"for example `mynah serve -s server.port={port + 1}`"
                 ) from None
-            raise PortInUseError(f"cannot listen on {host}:{port} (server.ip, server.port): {error.strerror}") from None
+            raise PortInUseError(
+                f"cannot listen on {host}:{port} (server.ip, server.port): {error.strerror}"
+            ) from None
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -278,5 +280,7 @@ def _answer(response: WSUpgradeResponse) -> WSUpgradeResponseWithListener:
 
 def _refuse(status: HTTPStatus, body: str) -> WSUpgradeResponseWithListener:
     return _answer(
-        WSUpgradeResponse.create_error_response(status, body.encode(), {"Content-Type": "text/plain; charset=utf-8"})
+        WSUpgradeResponse.create_error_response(
+            status, body.encode(), {"Content-Type": "text/plain; charset=utf-8"}
+        )
     )

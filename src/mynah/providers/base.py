@@ -8,7 +8,7 @@ Anything slow or native runs on the provider's own threads or processes, never o
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
@@ -225,7 +225,7 @@ class LlmProvider(Provider[OptionsT]):
         """What this model can do."""
         raise NotImplementedError
 
-    def generate(self, request: LlmRequest) -> AsyncIterator[LlmChunk]:
+    def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
         """Stream one reply; ends with `Finish`. Closing the iterator cancels the request. Raises ProviderError."""
         raise NotImplementedError
 
@@ -258,7 +258,7 @@ class TtsProvider(Provider[OptionsT]):
         """What this voice can do."""
         raise NotImplementedError
 
-    def synthesize(self, request: TtsRequest) -> AsyncIterator[bytes]:
+    def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
         """Stream PCM s16le mono at ``capabilities.sample_rate``, in pieces of any even length. Raises ProviderError."""
         raise NotImplementedError
 
