@@ -1,6 +1,6 @@
 """Wrappers that give every provider the same manners: a bounded wait, a few retries, one family of errors.
 
-`GuardedAsr`, `GuardedLlm` and `GuardedTts` have the interface of what they wrap. `BatchAsr` turns a recogniser
+`GuardedAsr`, `GuardedLlm` and `GuardedTts` have the interface of what they wrap. `BatchAsr` makes a recogniser
 that wants the whole utterance at once into one that is fed a stream.
 
 Retries share the budget of the first result: however often a model or voice is tried, nobody waits longer
@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import enum
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 from mynah.errors import ProviderError, ProviderTimeoutError, ProviderUnavailableError
@@ -101,7 +101,7 @@ class BatchAsr(AsrProvider[OptionsT]):
     """Base of recognisers that take a whole utterance at once: implement `transcribe` and `capabilities`."""
 
     async def transcribe(self, pcm: bytes, request: AsrRequest) -> Transcript:
-        """Recognise an utterance, PCM s16le at ``capabilities.sample_rate``, not empty. Raises ProviderError."""
+        """Recognise PCM s16le at ``capabilities.sample_rate``, never empty. Raises ProviderError."""
         raise NotImplementedError
 
     def open_stream(self, request: AsrRequest) -> AsrStream:
@@ -278,8 +278,11 @@ class _GuardedStream:
 
 
 async def _guarded(
-    name: str, open_stream: Callable[[], AsyncIterator[T]], first_timeout_s: float, stall_timeout_s: float
-) -> AsyncIterator[T]:
+    name: str,
+    open_stream: Callable[[], AsyncGenerator[T, None]],
+    first_timeout_s: float,
+    stall_timeout_s: float,
+) -> AsyncGenerator[T, None]:
     """Pass a stream on, with its waits bounded; try `STREAM_TRIES` times while nothing has been passed on."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + first_timeout_s
@@ -305,7 +308,7 @@ async def _guarded(
         await asyncio.sleep(pause)
 
 
-async def _next(name: str, stream: AsyncIterator[T], limit_s: float) -> T:
+async def _next(name: str, stream: AsyncGenerator[T, None], limit_s: float) -> T:
     with provider_errors(name):
         try:
             async with asyncio.timeout(limit_s):
@@ -314,7 +317,7 @@ async def _next(name: str, stream: AsyncIterator[T], limit_s: float) -> T:
             raise ProviderTimeoutError(f"nothing came for {limit_s:.1f} s", provider=name) from error
 
 
-async def _close(name: str, stream: AsyncIterator[Any]) -> None:
+async def _close(name: str, stream: AsyncGenerator[Any, None]) -> None:
     """Close a generator; a plain iterator has nothing to close."""
     close = getattr(stream, "aclose", None)
     if close is not None:
@@ -323,7 +326,7 @@ async def _close(name: str, stream: AsyncIterator[Any]) -> None:
 
 
 class GuardedLlm(_Guard, LlmProvider[ProviderOptions]):
-    """A language model whose first chunk comes within ``first_timeout_s``, the others without a long stall."""
+    """A language model whose first chunk comes within ``first_timeout_s``, the others without stalls."""
 
     def __init__(
         self,
@@ -342,7 +345,7 @@ class GuardedLlm(_Guard, LlmProvider[ProviderOptions]):
         """Those of the model inside."""
         return self._llm.capabilities
 
-    def generate(self, request: LlmRequest) -> AsyncIterator[LlmChunk]:
+    def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
         """Stream one reply. Close the iterator (`contextlib.aclosing`) when you stop early."""
         return _guarded(
             self.name, lambda: self._llm.generate(request), self.first_timeout_s, self.stall_timeout_s
@@ -369,7 +372,7 @@ class GuardedTts(_Guard, TtsProvider[ProviderOptions]):
         """Those of the voice inside."""
         return self._tts.capabilities
 
-    def synthesize(self, request: TtsRequest) -> AsyncIterator[bytes]:
+    def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
         """Stream one sentence. Close the iterator (`contextlib.aclosing`) when you stop early."""
         return _guarded(
             self.name, lambda: self._tts.synthesize(request), self.first_timeout_s, self.stall_timeout_s
