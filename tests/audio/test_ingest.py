@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mynah.audio import ingest as module
+from mynah.audio.ingest import MAX_PENDING_PER_STREAM, Ingest, IngestStream
+from mynah.audio.opus import OpusDecoder, OpusEncoder
+from mynah.errors import ProviderError
+
+
+class LevelEngine:
+    """An engine whose probability is the chunk's mean absolute level; notes how it is used."""
+
+    chunk_samples = 512
+
+    def __init__(self) -> None:
+        self.taken: set[int] = set()
+        self.calls: list[int] = []
+        self.threads: set[int] = set()
+        self.gate: threading.Event | None = None
+        self.error: Exception | None = None
+        self.seen: dict[int, list[NDArray[np.float32]]] = {}
+
+    def open(self) -> int:
+        self.threads.add(threading.get_ident())
+        slot = next(n for n in range(10**6) if n not in self.taken)
+        self.taken.add(slot)
+        self.seen[slot] = []
+        return slot
+
+    def close(self, slot: int) -> None:
+        self.threads.add(threading.get_ident())
+        self.taken.remove(slot)
+
+    def process(self, slots: NDArray[np.intp], chunks: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.gate is not None:
+            self.gate.wait(5)
+        if self.error is not None:
+            raise self.error
+        assert len(set(slots.tolist())) == len(slots), "a slot twice in a call"
+        assert chunks.shape == (len(slots), 512)
+        assert chunks.dtype == np.float32
+        assert np.max(np.abs(chunks)) <= 1
+        self.threads.add(threading.get_ident())
+        self.calls.append(len(slots))
+        for slot, chunk in zip(slots.tolist(), chunks, strict=True):
+            assert slot in self.taken
+            self.seen[slot].append(chunk.copy())
+        result: NDArray[np.float32] = np.mean(np.abs(chunks), axis=1)
+        return result
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.log: list[tuple[str, Any]] = []
+        self.pcm = b""
+        self.probabilities: list[float] = []
+        self.flushed: list[Any] = []
+        self.threads: set[int] = set()
+        self.done = asyncio.Event()
+
+    def on_pcm(self, pcm: bytes, probabilities: tuple[float, ...]) -> None:
+        self.threads.add(threading.get_ident())
+        assert pcm
+        self.log.append(("pcm", len(pcm)))
+        self.pcm += pcm
+        self.probabilities += probabilities
+
+    def on_flushed(self, token: Any) -> None:
+        self.log.append(("flushed", token))
+        self.flushed.append(token)
+        self.done.set()
+
+
+@asynccontextmanager
+async def running(engine: LevelEngine, interval_s: float = 0.02) -> AsyncIterator[Ingest]:
+    ingest = Ingest(engine, interval_s=interval_s)
+    ingest.start()
+    try:
+        yield ingest
+    finally:
+        if engine.gate is not None:
+            engine.gate.set()
+        ingest.stop()
+
+
+def speech(count: int, frame_ms: int = 60, level: float = 8000, seed: int = 0) -> list[bytes]:
+    encoder = OpusEncoder(16000, frame_ms, complexity=0)
+    rng = np.random.default_rng(seed)
+    return [
+        encoder.encode(
+            (rng.standard_normal(encoder.frame_samples) * level).clip(-32768, 32767).astype("<i2").tobytes()
+        )
+        for _ in range(count)
+    ]
+
+
+def decoded(packets: list[bytes]) -> bytes:
+    decoder = OpusDecoder(16000)
+    return b"".join(decoder.decode(packet) for packet in packets)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def flushed(stream: IngestStream, sink: Sink, token: Any = "end") -> None:
+    sink.done.clear()
+    stream.flush(token)
+    await asyncio.wait_for(sink.done.wait(), 5)
+
+
+@pytest.mark.parametrize("frame_ms", [20, 40, 60])
+async def test_audio_arrives_whole_with_a_decision_per_chunk(frame_ms: int) -> None:
+    engine, sink = LevelEngine(), Sink()
+    packets = speech(17, frame_ms)
+    async with running(engine) as ingest:
+        stream = ingest.open(sink)
+        for packet in packets:
+            stream.push(packet)
+            await asyncio.sleep(0.0005)
+        await flushed(stream, sink)
+    expected = decoded(packets)
+    assert sink.pcm == expected
+    assert len(sink.probabilities) == len(expected) // 1024
+    whole = np.frombuffer(expected, "<i2").astype(np.float32) / 32768
+    for index, chunk in enumerate(engine.seen[0]):
+        assert np.array_equal(chunk, whole[index * 512 : (index + 1) * 512])
+        assert sink.probabilities[index] == pytest.approx(np.mean(np.abs(chunk)))
+    assert sink.threads == {threading.get_ident()}
+    assert threading.get_ident() not in engine.threads
+    assert len(engine.threads) == 1
+
+
+async def test_streams_are_batched_into_one_call_per_round() -> None:
+    engine = LevelEngine()
+    sinks = [Sink() for _ in range(40)]
+    async with running(engine, interval_s=0.2) as ingest:
+        streams = [ingest.open(sink) for sink in sinks]
+        streams[0].push(speech(1)[0])  # at once; the rest then waits for the interval
+        await until(lambda: bool(sinks[0].pcm))
+        engine.calls.clear()
+        batches = ingest.stats.batches
+        for index, stream in enumerate(streams):
+            for packet in speech(2, seed=index):
+                stream.push(packet)
+        await until(lambda: all(len(sink.probabilities) >= 3 for sink in sinks))
+        assert ingest.stats.batches == batches + 1
+    assert engine.calls[:3] == [40, 40, 40]
+    for index, sink in enumerate(sinks[1:], 1):
+        assert sink.pcm == decoded(speech(2, seed=index))
+
+
+async def test_an_idle_worker_hands_over_at_once_and_a_busy_one_at_the_interval() -> None:
+    engine, sink = LevelEngine(), Sink()
+    packets = speech(3)
+    async with running(engine, interval_s=0.3) as ingest:
+        stream = ingest.open(sink)
+        begin = time.monotonic()
+        stream.push(packets[0])
+        await until(lambda: len(sink.log) == 1)
+        assert time.monotonic() - begin < 0.2
+        stream.push(packets[1])
+        await until(lambda: len(sink.log) == 2)
+        assert time.monotonic() - begin > 0.28
+        begin = time.monotonic()
+        stream.push(packets[2])
+        await flushed(stream, sink)
+        assert time.monotonic() - begin < 0.2, "a flush does not wait for the interval"
+        assert [kind for kind, _ in sink.log] == ["pcm", "pcm", "pcm", "flushed"]
+
+
+async def test_audio_before_and_after_a_flush_in_one_batch() -> None:
+    engine, sink = LevelEngine(), Sink()
+    packets = speech(6)
+    async with running(engine) as ingest:
+        stream = ingest.open(sink)
+        for packet in packets[:4]:
+            stream.push(packet)
+        stream.flush(1)
+        stream.flush(2)
+        for packet in packets[4:]:
+            stream.push(packet)
+        await flushed(stream, sink, 3)
+    kinds = [(kind, value) for kind, value in sink.log if kind == "flushed"]
+    assert kinds == [("flushed", 1), ("flushed", 2), ("flushed", 3)]
+    before = sum(value for kind, value in sink.log[: sink.log.index(("flushed", 1))] if kind == "pcm")
+    assert before == 4 * 1920
+    assert sink.pcm == decoded(packets)
+    assert len(sink.probabilities) == 6 * 960 // 512
+
+
+async def test_bad_packets_are_counted_and_the_stream_goes_on() -> None:
+    engine, sink = LevelEngine(), Sink()
+    packets = speech(4)
+    async with running(engine) as ingest:
+        stream = ingest.open(sink)
+        for packet in (packets[0], b"", b"\xff", packets[1], b"\x03\x00", packets[2], packets[3]):
+            stream.push(packet)
+        await flushed(stream, sink)
+        assert ingest.stats.bad_packets == 3
+        assert ingest.stats.packets == 7
+    assert sink.pcm == decoded(packets)
+
+
+async def test_a_closed_stream_gets_nothing_and_returns_its_slot_and_decoder() -> None:
+    engine, sink, other = LevelEngine(), Sink(), Sink()
+    packets = speech(3)
+    async with running(engine) as ingest:
+        stream, witness = ingest.open(sink), ingest.open(other)
+        stream.push(packets[0])
+        await until(lambda: bool(sink.pcm))
+        engine.gate = threading.Event()
+        stream.push(packets[1])
+        stream.flush("never")
+        await asyncio.sleep(0.05)  # the worker is inside the engine with this stream's audio
+        stream.close()
+        stream.close()
+        stream.push(packets[2])
+        stream.flush("never")
+        engine.gate.set()
+        witness.push(packets[0])
+        await flushed(witness, other)
+        await until(lambda: len(engine.taken) == 1)
+        assert len(sink.log) == 1
+        again = ingest.open(sink)
+        for packet in packets:
+            again.push(packet)
+        await flushed(again, sink)
+        assert sink.pcm[1920:] == decoded(packets), "the reused decoder starts afresh"
+
+
+async def test_the_newest_packet_is_dropped_when_too_many_are_pending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, sink, other = LevelEngine(), Sink(), Sink()
+    packets = speech(MAX_PENDING_PER_STREAM + 10)
+    async with running(engine) as ingest:
+        engine.gate = threading.Event()
+        blocker = ingest.open(other)
+        blocker.push(speech(1)[0])
+        await until(lambda: blocker.pending == 0)
+        stream = ingest.open(sink)
+        for packet in packets:
+            stream.push(packet)
+        assert stream.pending == MAX_PENDING_PER_STREAM
+        assert ingest.stats.dropped_packets == 10
+        monkeypatch.setattr(module, "MAX_PENDING_TOTAL", MAX_PENDING_PER_STREAM + 2)
+        for packet in packets[:5]:
+            blocker.push(packet)
+        assert blocker.pending == 2
+        assert ingest.stats.dropped_packets == 13
+        engine.gate.set()
+        await flushed(stream, sink)
+        assert sink.pcm == decoded(packets[:MAX_PENDING_PER_STREAM])
+
+
+async def test_audio_is_delivered_without_decisions_when_the_engine_reports_an_error() -> None:
+    engine, sink = LevelEngine(), Sink()
+    packets = speech(4)
+    async with running(engine) as ingest:
+        stream = ingest.open(sink)
+        engine.error = ProviderError("no voice today")
+        stream.push(packets[0])
+        await flushed(stream, sink)
+        assert sink.pcm == decoded(packets[:1])
+        assert sink.probabilities == []
+        engine.error = None
+        for packet in packets[1:]:
+            stream.push(packet)
+        await flushed(stream, sink)
+        assert sink.pcm == decoded(packets)
+        assert sink.probabilities
+        assert ingest.stats.vad_errors == 1
+
+
+async def test_a_dead_worker_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_value))
+    engine, sink = LevelEngine(), Sink()
+    async with running(engine) as ingest:
+        stream = ingest.open(sink)
+        engine.error = ZeroDivisionError("a bug")
+        stream.push(speech(1)[0])
+        assert ingest.failed is not None
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(ingest.failed, 5)
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+
+
+async def test_a_raising_sink_does_not_hurt_the_others() -> None:
+    class Broken(Sink):
+        def on_pcm(self, pcm: bytes, probabilities: tuple[float, ...]) -> None:
+            raise ZeroDivisionError
+
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    engine, good = LevelEngine(), Sink()
+    async with running(engine) as ingest:
+        broken, stream = ingest.open(Broken()), ingest.open(good)
+        packets = speech(3)
+        for packet in packets:
+            broken.push(packet)
+            stream.push(packet)
+        await flushed(stream, good)
+    assert good.pcm == decoded(packets)
+    assert errors
+    assert all(isinstance(error, ZeroDivisionError) for error in errors)
+
+
+async def test_stop_is_safe_at_any_time() -> None:
+    engine = LevelEngine()
+    ingest = Ingest(engine)
+    ingest.stop()
+    ingest.start()
+    stream = ingest.open(Sink())
+    stream.push(speech(1)[0])
+    ingest.stop()
+    ingest.stop()
+    assert ingest.failed is not None
+    assert ingest.failed.cancelled()
+    stream.push(speech(1)[0])
+    stream.close()
+
+
+async def test_push_is_cheap() -> None:
+    """The loop's share per packet: a guard against work creeping onto it (measured 1 µs)."""
+    engine = LevelEngine()
+    async with running(engine) as ingest:
+        streams = [ingest.open(Sink()) for _ in range(50)]
+        packet = speech(1)[0]
+        begin = time.thread_time()
+        for _ in range(50):
+            for stream in streams:
+                stream.push(packet)
+        assert (time.thread_time() - begin) / 2500 < 50e-6
