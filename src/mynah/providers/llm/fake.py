@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from pydantic import Field
 
@@ -47,7 +47,7 @@ class FakeLlm(LlmProvider[FakeLlmOptions]):
         """No tools: it only talks."""
         return LlmCapabilities(tools=False)
 
-    async def generate(self, request: LlmRequest) -> AsyncIterator[LlmChunk]:
+    async def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
         """First token ``delay_ms`` after the request, then one per ``token_ms``."""
         started = asyncio.get_running_loop().time()
         tokens = self._tokens(request.language)

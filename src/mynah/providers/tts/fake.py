@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import numpy as np
 from pydantic import Field
@@ -44,7 +44,7 @@ class FakeTts(TtsProvider[FakeTtsOptions]):
         """16 kHz; babble is the same in every language."""
         return TtsCapabilities(sample_rate=_RATE, languages=("en", "zh"))
 
-    async def synthesize(self, request: TtsRequest) -> AsyncIterator[bytes]:
+    async def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
         """First piece ``delay_ms`` after the request, the others at once; none for an empty sentence."""
         if not request.text.strip():
             return
