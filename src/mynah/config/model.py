@@ -192,6 +192,8 @@ class Server(Section):
         schemes = ("ws://", "wss://") if info.field_name == "websocket" else ("http://", "https://")
         if not value.startswith(schemes):
             raise ValueError(f"must begin with {' or '.join(schemes)}")
+        if len(value) > 500:
+            raise ValueError("is longer than 500 characters, which devices cannot store")
         return value
 
     @field_validator("timezone_offset")

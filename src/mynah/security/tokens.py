@@ -166,7 +166,7 @@ class Authenticator:
     """Decides who may connect, by the policy in ``server.auth``.
 
     With ``enabled: auto``, tokens are needed unless the server listens on loopback only, and a peer that
-    connects from this machine without forwarding headers is let in without one: that is the tools on the box itself.
+    connects from this machine without forwarding headers is let in without one: the tools on the box itself.
     A reverse proxy on the same machine must therefore set ``X-Forwarded-For`` or ``Forwarded``, as all common
     ones do; ``enabled: true`` makes no exception at all.
     """

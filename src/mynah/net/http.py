@@ -1,0 +1,227 @@
+"""The HTTP port for devices: service discovery and health.
+
+Modems match header names letter by letter, so names go out in canonical capitals, every answer has a
+Content-Length, and header blocks stay under one kilobyte. Every connection carries one request: devices close
+anyway, and a connection without a second request needs only one deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+from aiohttp import web
+from loguru import logger
+
+from mynah.config import Settings
+from mynah.net.address import RequestOrigin, listening_socket
+from mynah.net.ota import OtaService
+
+_log = logger.bind(tag="http")
+
+HEADER_BYTES: Final = 16384
+"""What a request may have in front of its body; a device's has 400 bytes."""
+SHUTDOWN_S: Final = 2.0
+"""How long requests under way may take when the server stops: an answer takes milliseconds."""
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class DeviceHttp:
+    """Serves the device-facing HTTP port."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ota: OtaService,
+        ready: Callable[[], bool],
+        routes: Sequence[web.RouteDef] = (),
+    ) -> None:
+        """``ready`` says whether devices can be served; ``routes`` are those of other services on this port."""
+        self._limits = settings.server.limits
+        self._ota = ota
+        self._ready = ready
+        self._waiting: dict[object, _Connection] = {}
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._routes = [
+            *(
+                web.route(method, path, handler)
+                for path in ("/xiaozhi/ota/", "/xiaozhi/ota")
+                for method, handler in (("GET", self._welcome), ("POST", self._discover))
+            ),
+            web.get("/healthz", self._health),
+            web.get("/readyz", self._readiness),
+            *routes,
+        ]
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port (``port`` 0 picks a free one). Raises PortInUseError or ConfigError."""
+        listener = listening_socket(host, port, "server.http_port")
+        actual: int = listener.getsockname()[1]
+        application = web.Application(
+            middlewares=[self._receive], client_max_size=self._limits.http_body_bytes
+        )
+        application.add_routes(self._routes)
+        application.on_response_prepare.append(_finish_headers)
+        # Access is logged by the services; devices never compress, and unpacking would be a way to hurt us.
+        self._runner = web.AppRunner(
+            application, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S
+        )
+        await self._runner.setup()
+        self._server = await asyncio.get_running_loop().create_server(self._accept, sock=listener)
+        return actual
+
+    async def stop(self) -> None:
+        """Stop listening and let requests under way finish. Safe to call twice."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in list(self._waiting.values()):
+            connection.close()
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    def _accept(self) -> asyncio.Protocol:
+        assert self._runner is not None
+        assert self._runner.server is not None  # set up before we listen
+        if len(self._waiting) >= self._limits.http_connections:
+            return _Refusal()
+        return _Connection(
+            self._runner.server(),
+            self._waiting,
+            self._limits.http_timeout_s,
+            HEADER_BYTES + self._limits.http_body_bytes,
+        )
+
+    @web.middleware
+    async def _receive(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Take in the whole request before its handler runs, within the connection's deadline."""
+        try:
+            response = await self._answer(request, handler)
+        except web.HTTPException as error:  # a path or method that we do not have
+            error.force_close()
+            raise
+        response.force_close()
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            limit = self._limits.http_body_bytes
+            return web.Response(status=413, text=f"request body larger than {limit} bytes\n")
+        except web.RequestPayloadError:
+            return web.Response(status=400, text="unreadable request body\n")
+        connection = self._waiting.get(request.protocol)
+        if connection is not None:
+            connection.received()
+        return await handler(request)
+
+    async def _welcome(self, request: web.Request) -> web.Response:
+        as_html = "text/html" in request.headers.get("Accept", "")
+        text = self._ota.welcome(_origin(request), as_html)
+        return web.Response(text=text, content_type="text/html" if as_html else "text/plain")
+
+    async def _discover(self, request: web.Request) -> web.Response:
+        body = self._ota.reply(_origin(request), await request.read())
+        return web.Response(body=body, content_type="application/json")
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readiness(self, _request: web.Request) -> web.Response:
+        ready = self._ready()
+        return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
+
+
+async def _finish_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "Mynah"  # aiohttp would tell its own version and Python's
+
+
+def _origin(request: web.Request) -> RequestOrigin:
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        headers.setdefault(name.lower(), value)
+    transport = request.transport
+    local = transport.get_extra_info("sockname") if transport is not None else None
+    return RequestOrigin(
+        headers=headers,
+        peer_ip=request.remote or "",
+        local_ip=local[0] if isinstance(local, tuple) else "",
+        secure=request.secure,
+    )
+
+
+class _Refusal(asyncio.Protocol):
+    """Hangs up at once: there are too many connections already."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """Stands in front of aiohttp's protocol and hangs up on clients that are slow or send too much.
+
+    aiohttp itself waits for a request without end.
+    """
+
+    def __init__(
+        self, inner: asyncio.Protocol, waiting: dict[object, _Connection], timeout_s: float, max_bytes: int
+    ) -> None:
+        self._inner = inner
+        self._waiting = waiting
+        self._timeout_s = timeout_s
+        self._bytes_left = max_bytes
+        self._receiving = True
+        self._deadline: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def received(self) -> None:
+        """The request is complete: no more deadline."""
+        self._receiving = False
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def close(self) -> None:
+        """Hang up on a client whose request is not complete."""
+        if self._receiving and self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._waiting[self._inner] = self
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(self._timeout_s, self.close)
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._receiving:
+            self._bytes_left -= len(data)
+            if self._bytes_left < 0:
+                self.close()
+                return
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._waiting.pop(self._inner, None)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._inner.connection_lost(exc)

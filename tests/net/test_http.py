@@ -1,0 +1,288 @@
+"""The device HTTP port, on raw sockets: what modems see is bytes, not a library's view of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from mynah import config
+from mynah.errors import PortInUseError
+from mynah.net.http import DeviceHttp
+from mynah.net.ota import OtaService
+from mynah.security.tokens import Authenticator, TokenIssuer
+
+BODY = json.dumps(
+    {"version": 2, "uuid": "c", "application": {"version": "2.4.2"}, "pad": "x" * 2500}
+).encode()
+HEAD = "POST /xiaozhi/ota/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\nDevice-Id: aa:bb:cc:dd:ee:ff\r\n"
+
+
+class Site:
+    """A running server and raw requests to it."""
+
+    def __init__(self, *overrides: str) -> None:
+        settings = config.defaults("server.auth.enabled=false", *overrides)
+        authenticator = Authenticator(settings, TokenIssuer(b"0123456789abcdef"))
+        self.ready = True
+        self.http = DeviceHttp(
+            settings,
+            OtaService(settings, 8000, authenticator),
+            lambda: self.ready,
+            routes=[web.get("/fails", self._fail)],
+        )
+        self.port = 0
+
+    async def _fail(self, request: web.Request) -> web.Response:
+        raise RuntimeError("on purpose")
+
+    async def __aenter__(self) -> Site:
+        self.port = await self.http.start("127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.stop()
+
+    async def send(self, *pieces: bytes, pause: float = 0.0, timeout: float = 5.0) -> bytes:
+        """Send pieces, each as a segment of its own, and return all bytes until the server hangs up."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(pause)
+            async with asyncio.timeout(timeout):
+                return await reader.read()
+        finally:
+            writer.close()
+
+    async def get(self, path: str, extra: str = "") -> tuple[int, dict[str, str], bytes]:
+        return parse(await self.send(f"GET {path} HTTP/1.1\r\nHost: box:1\r\n{extra}\r\n".encode()))
+
+
+def parse(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode("ascii").split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines[1:])
+    assert len(head) < 1024
+    assert int(headers["Content-Length"]) == len(body)  # the letters matter to ML307 modems
+    assert "Transfer-Encoding" not in headers
+    return int(lines[0].split()[1]), headers, body
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with Site() as running:
+        yield running
+
+
+def posted(body: bytes, extra: str = "") -> bytes:
+    return (
+        f"{HEAD}Content-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    )
+
+
+def websocket_of(body: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(body)["websocket"]
+    return found
+
+
+async def test_a_device_boots(site: Site) -> None:
+    for path in ("/xiaozhi/ota/", "/xiaozhi/ota"):
+        request = posted(BODY, "Connection: close\r\n").replace(b"/xiaozhi/ota/", path.encode())
+        status, headers, body = parse(await site.send(request))
+        assert status == 200
+        assert (
+            headers["Content-Type"] == "application/json; charset=utf-8"
+            or headers["Content-Type"] == "application/json"
+        )
+        assert headers["Connection"] == "close"
+        assert websocket_of(body) == {"url": "ws://127.0.0.1:8000/xiaozhi/v1/", "token": "", "version": 1}
+        assert json.loads(body)["firmware"] == {"version": "2.4.2", "url": ""}
+
+
+async def test_header_names_are_canonical(site: Site) -> None:
+    _, headers, _ = parse(await site.send(posted(b"{}")))
+    assert set(headers) == {"Content-Type", "Content-Length", "Connection", "Date", "Server"}
+
+
+async def test_a_modem_sends_730_bytes_at_a_time(site: Site) -> None:
+    request = posted(BODY)
+    pieces = [request[start : start + 730] for start in range(0, len(request), 730)]
+    assert len(pieces) > 3
+    status, _, body = parse(await site.send(*pieces, pause=0.01))
+    assert status == 200
+    assert json.loads(body)["firmware"]["version"] == "2.4.2"
+    single = posted(b"{}")
+    status, _, _ = parse(await site.send(*(single[i : i + 1] for i in range(len(single)))))
+    assert status == 200
+
+
+async def test_chunked_bodies(site: Site) -> None:
+    chunks = b"".join(
+        b"%x\r\n%s\r\n" % (len(part), part) for part in (BODY[:100], BODY[100:2000], BODY[2000:])
+    )
+    request = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
+    status, _, body = parse(await site.send(request))
+    assert status == 200
+    assert json.loads(body)["firmware"]["version"] == "2.4.2"
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b'{"ssid":"a"b"}', b"\xff\x00", b"[]"])
+async def test_headers_alone_are_enough(site: Site, body: bytes) -> None:
+    status, _, answer = parse(await site.send(posted(body)))
+    assert status == 200
+    assert websocket_of(answer)["url"].startswith("ws://")
+
+
+async def test_neither_body_nor_any_header_but_host(site: Site) -> None:
+    status, _, answer = parse(await site.send(b"POST /xiaozhi/ota/ HTTP/1.1\r\nhOST: x\r\n\r\n"))
+    assert status == 200
+    assert websocket_of(answer)["url"] == "ws://x:8000/xiaozhi/v1/"
+    status, _, answer = parse(await site.send(b"POST /xiaozhi/ota HTTP/1.0\r\n\r\n"))
+    assert status == 200
+    assert websocket_of(answer)["url"] == "ws://127.0.0.1:8000/xiaozhi/v1/"
+
+
+async def test_a_person_looks(site: Site) -> None:
+    for path in ("/xiaozhi/ota/", "/xiaozhi/ota"):
+        status, headers, body = await site.get(path)
+        assert status == 200
+        assert headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert b"ws://box:8000/xiaozhi/v1/" in body
+    _, headers, body = await site.get("/xiaozhi/ota/", "Accept: text/html,*/*\r\n")
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert b"<code>ws://box:8000/xiaozhi/v1/</code>" in body
+
+
+async def test_health_and_readiness(site: Site) -> None:
+    assert (await site.get("/healthz"))[0] == 200
+    assert (await site.get("/readyz"))[0] == 200
+    site.ready = False
+    assert (await site.get("/healthz"))[0] == 200
+    assert (await site.get("/readyz"))[0] == 503
+
+
+async def test_other_paths_and_methods(site: Site) -> None:
+    assert (await site.get("/"))[0] == 404
+    assert (await site.get("/xiaozhi/ota/../../etc/passwd"))[0] == 404
+    status, headers, _ = parse(
+        await site.send(b"PUT /xiaozhi/ota/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    )
+    assert status == 405
+    assert headers["Allow"] == "GET,HEAD,POST"
+
+
+async def test_a_fault_of_ours_is_a_500_without_details(site: Site) -> None:
+    status, _, body = await site.get("/fails")
+    assert status == 500
+    assert b"on purpose" not in body
+
+
+async def test_too_large_a_body_is_refused(site: Site) -> None:
+    status, _, _ = parse(await site.send(posted(b"x" * 65537)))
+    assert status == 413
+    status, _, _ = parse(await site.send(posted(b"x" * 65536)))
+    assert status == 200
+
+
+async def test_garbage_gets_a_400_or_a_closed_connection(site: Site) -> None:
+    garbage = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost\r\n\r\n",
+        HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\nhello\r\n",
+        HEAD.encode() + b"Content-Length: -5\r\n\r\n",
+        HEAD.encode() + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20000 + b"\r\n\r\n",
+    ]
+    for request in garbage:
+        answer = await site.send(request)
+        assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400")), request[:40]
+    assert (await site.get("/healthz"))[0] == 200
+
+
+async def test_slow_clients_are_hung_up_on() -> None:
+    async with Site("server.limits.http_timeout_s=0.3") as site:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for part in (b"", b"GET /healthz HT", posted(BODY)[:-10]):
+            assert await site.send(part) == b""
+        assert 0.9 <= loop.time() - started < 2.5
+        trickle = [b"X"] * 40
+        with pytest.raises(ConnectionError):
+            await site.send(b"GET / HTTP/1.1\r\n", *trickle, pause=0.02)
+            raise ConnectionResetError  # read() may also see a plain end
+
+
+async def test_a_slow_answer_is_not_cut() -> None:
+    settings = config.defaults("server.auth.enabled=false", "server.limits.http_timeout_s=0.1")
+    authenticator = Authenticator(settings, TokenIssuer(b"0123456789abcdef"))
+
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.3)
+        return web.Response(text="done")
+
+    site = Site()
+    site.http = DeviceHttp(
+        settings, OtaService(settings, 1, authenticator), lambda: True, [web.get("/slow", slow)]
+    )
+    async with site:
+        assert (await site.get("/slow"))[2] == b"done"
+
+
+async def test_header_floods_are_cut() -> None:
+    async with Site("server.limits.http_body_bytes=4096") as site:
+        flood = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"y" * 1000) for i in range(100))
+        try:
+            answer = await site.send(flood)
+        except ConnectionError:
+            answer = b""
+        assert not answer.startswith(b"HTTP/1.1 200")
+
+
+async def test_too_many_connections_are_refused() -> None:
+    async with Site("server.limits.http_connections=2") as site:
+        held = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        try:
+            assert await site.send(b"") == b""
+        except ConnectionError:
+            pass
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.05)
+        assert (await site.get("/healthz"))[0] == 200
+
+
+async def test_many_devices_boot_at_once(site: Site) -> None:
+    answers = await asyncio.gather(*(site.send(posted(BODY)) for _ in range(200)))
+    assert {parse(answer)[0] for answer in answers} == {200}
+
+
+async def test_stopping_hangs_up_on_idle_clients_and_is_safe_twice() -> None:
+    site = Site()
+    async with site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        await asyncio.sleep(0.05)
+        started = asyncio.get_running_loop().time()
+        await site.http.stop()
+        assert asyncio.get_running_loop().time() - started < 1
+        with pytest.raises(ConnectionError):
+            if await reader.read() == b"":
+                raise ConnectionResetError
+        writer.close()
+
+
+async def test_a_taken_port(site: Site) -> None:
+    other = Site()
+    with pytest.raises(PortInUseError, match=r"server\.http_port"):
+        await other.http.start("127.0.0.1", site.port)
+    await other.http.stop()
