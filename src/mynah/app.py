@@ -23,6 +23,7 @@ from mynah.console.terminal import Terminal
 from mynah.dialogue.session import DialogueSettings, Services
 from mynah.dialogue.speak import Voice
 from mynah.dialogue.turn import TurnPolicy
+from mynah.net.address import lan_address
 from mynah.net.devices import Devices
 from mynah.net.http import DeviceHttp
 from mynah.net.ota import OtaService
@@ -38,7 +39,7 @@ from mynah.providers.base import (
     VadProvider,
 )
 from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts
-from mynah.security.tokens import Authenticator, TokenIssuer, load_or_create_secret
+from mynah.security.tokens import Authenticator, TokenIssuer, signing_secret
 from mynah.texts import text
 from mynah.tools.loader import load_plugins
 from mynah.tools.toolbox import Toolbox
@@ -49,6 +50,7 @@ CODEC_THREADS = 2
 """Opus encoding releases the GIL; more threads than a small machine has cores only add switching."""
 MAX_NO_VOICE_S = 105.0
 """Firmware takes a connection without data for dead after 120 s; we close before that."""
+WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 log = logger.bind(tag="app")
 
@@ -81,7 +83,7 @@ class App:
     async def start(self) -> Addresses:
         """Start everything and return the addresses. Raises ConfigError and ProviderError."""
         settings = self.settings
-        issuer = TokenIssuer(_secret(settings), expire_seconds=settings.server.auth.expire_seconds)
+        issuer = TokenIssuer(signing_secret(settings), settings.server.auth.expire_seconds)
         authenticator = Authenticator(settings, issuer)
         services = await self._services()
         self.devices = Devices(services, authenticator, settings.server.limits.max_connections)
@@ -135,7 +137,7 @@ class App:
         rate = (
             audio.sample_rate if audio.sample_rate != "auto" else _downlink_rate(tts.capabilities.sample_rate)
         )
-        pool = EncoderPool(rate)
+        pool = EncoderPool()
 
         def encoder() -> SpeechEncoder:
             return SpeechEncoder(self._codec, tts.capabilities.sample_rate, rate, pool=pool)
@@ -207,17 +209,17 @@ def _say_where(settings: Settings, addresses: Addresses) -> None:
     log.info(
         "LLM {} · ASR {} · TTS {}", *(settings.entry(kind)[0] for kind in (Kind.LLM, Kind.ASR, Kind.TTS))
     )
-    log.info("devices: enter {} as OTA address", observe.lan_address(addresses.ota, settings.server.ip))
+    log.info("devices: enter {} as OTA address", _for_devices(addresses.ota, settings.server.ip))
     log.info('try it: mynah talk --ota {} --text "what time is it"', addresses.ota)
 
 
-def _secret(settings: Settings) -> bytes:
-    configured = settings.server.auth_key.get_secret_value()
-    return configured.encode() if configured else load_or_create_secret(settings.data_dir / ".auth_key")
+def _for_devices(url: str, ip: str) -> str:
+    """Return the URL as a device on the network sees it."""
+    return url.replace("127.0.0.1", lan_address()) if ip in WILDCARDS else url
 
 
 def _local_host(ip: str) -> str:
-    if ip in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+    if ip in WILDCARDS:
         return "127.0.0.1"
     return f"[{ip}]" if ":" in ip else ip
 

@@ -117,9 +117,15 @@ class SentenceSplitter:
             return self._full_stop_ends(before, following, self._buffer[index + 1 :].lstrip()[:1])
         if not following and (before.count("“") > before.count("”") or before.count('"') % 2):
             return None  # a closing quote may follow and belongs to this sentence
+        if char in "!?;":
+            # Inside an address or code ("a?b=c") more of it follows; the next character tells. The first clause is
+            # not held up for that unless its last word looks like an address.
+            if not following:
+                address = any(mark in before[before.rfind(" ") + 1 :] for mark in "/.=")
+                return None if address or not self._first else True
+            return not (following.isascii() and (following.isalnum() or following in "!?"))
         if char in SENTENCE_ENDS:
-            # "?" and "!" inside an address or code ("a?b=c") are followed by more of it.
-            return not (char in "!?;" and following and following.isascii() and following.isalnum())
+            return True
         if not self._first or sum(c.isalnum() for c in before) < MIN_FIRST_CLAUSE:
             return False
         if char in ",:" and (not following or following.isascii()):

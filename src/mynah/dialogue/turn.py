@@ -309,6 +309,8 @@ class TurnMachine:
             case Phase.RECOGNISING if mode is ListenMode.MANUAL:
                 # The button was pressed again before the first recording was understood: the user starts over.
                 return [CancelTurn(self.turn), *self._listen()]
+            case Phase.REPLYING if mode is ListenMode.REALTIME and changed:
+                return [OpenEar(self.turn, mode, interrupting=True)]
             case _:
                 self._relisten = True
                 return []

@@ -41,7 +41,11 @@ class Devices:
         result = self._authenticator.check(
             peer.authorization, peer.device_id, peer.client_id, peer.ip, forwarded=peer.forwarded
         )
-        return "" if result.ok else result.reason
+        return (
+            ""
+            if result.ok
+            else f"{result.reason}: use the token of the OTA reply or one of server.auth.tokens"
+        )
 
     def open(self, link: DeviceSocket, peer: Peer) -> Session:
         """Make the session of an accepted connection. A newer connection of a device replaces the older one."""

@@ -6,7 +6,6 @@ A connection costs a `DeviceSocket`, picows' own buffers and a `Session`; no tas
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import ssl
 from collections.abc import Callable, Mapping
@@ -30,7 +29,8 @@ from picows import (
 from picows.picows import WSProtocol  # type: ignore[attr-defined] # what ws_create_server uses; not in its stub
 
 from mynah.dialogue.session import Session
-from mynah.errors import PortInUseError, WireError
+from mynah.errors import WireError
+from mynah.net.address import carries_forwarding, listening_socket
 from mynah.wire import frames, hello, messages
 
 PATH = "/xiaozhi/v1/"
@@ -66,7 +66,7 @@ class Peer(msgspec.Struct, frozen=True):
     @property
     def forwarded(self) -> bool:
         """Whether a proxy stands in between."""
-        return any(name in self.headers for name in ("x-forwarded-for", "forwarded", "x-real-ip"))
+        return carries_forwarding(self.headers)
 
 
 class Gate(Protocol):
@@ -204,22 +204,12 @@ class WebsocketServer:
         self._picows_log.setLevel(logging.ERROR)
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; return the port. Raises PortInUseError."""
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                self._protocol, host, port, ssl=self._tls, backlog=4096, reuse_address=True
-            )
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortInUseError(
-                    f"port {port} (server.port) is in use: stop the other program or set another, "
-                    f"for example `mynah serve -s server.port={port + 1}`"
-                ) from None
-            raise PortInUseError(
-                f"cannot listen on {host}:{port} (server.ip, server.port): {error.strerror}"
-            ) from None
-        bound: int = self._server.sockets[0].getsockname()[1]
+        """Listen; return the port. Raises ConfigError and PortInUseError."""
+        listening = listening_socket(host, port, "server.port")
+        bound: int = listening.getsockname()[1]
+        self._server = await asyncio.get_running_loop().create_server(
+            self._protocol, sock=listening, ssl=self._tls
+        )
         return bound
 
     async def stop(self) -> None:
