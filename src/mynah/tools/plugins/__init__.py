@@ -1,1 +1,1 @@
-"""Built-in plugins; each file registers its functions.."""
+"""Built-in plugins; each file registers its functions."""
