@@ -1,0 +1,443 @@
+"""Whole conversations of one device on virtual time, told as the sequence of messages the device sees."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from mynah.dialogue.turn import Phase
+from mynah.errors import ProviderTimeoutError
+from mynah.providers.base import Role, ToolCall
+from mynah.texts import variants
+from mynah.tools.base import ToolContext, register_function
+from mynah.tools.loader import load_plugins
+from mynah.wire.messages import (
+    Abort,
+    Goodbye,
+    Hello,
+    Iot,
+    Listen,
+    ListenMode,
+    Mcp,
+    Ping,
+    Pong,
+    ServerHello,
+    TtsSentence,
+    TtsStart,
+    TtsStop,
+)
+from tests.fakes import HUSH, PROVIDER_DOWN, VOICE, Script, Stage
+from tests.virtual_time import run
+
+START = {mode: Listen("start", ListenMode(mode)) for mode in ("auto", "manual", "realtime")}
+UTTERANCE = ((HUSH, 5), (VOICE, 15), (HUSH, 10))
+REPLY = ["stt:hello there", "start", "face:happy", "say:Hi!", "audio", "say:I am fine.", "audio", "stop"]
+
+
+def play(script: Script | None, act: Callable[[Stage], Awaitable[None]], **options: object) -> Stage:
+    """Run one scene and check that nothing is left behind."""
+
+    async def main() -> Stage:
+        stage = Stage(script, **options)  # type: ignore[arg-type]
+        await act(stage)
+        await stage.end()
+        return stage
+
+    return run(main())
+
+
+def frames(stage: Stage) -> list[float]:
+    return stage.link.when(bytes)
+
+
+def test_hello_is_answered_once() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Hello())
+        stage.session.on_message(Hello())
+
+    answers = play(None, act).link.of(ServerHello)
+    assert len(answers) == 1
+    assert answers[0].audio_params.sample_rate == 16000
+
+
+def test_auto_turn() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(START["auto"])
+        await stage.stream(*UTTERANCE)
+        await stage.settle()
+
+    stage = play(None, act)
+    assert stage.link.story == REPLY
+    assert stage.asr.audio[0].count(VOICE) == 15  # the start of the utterance is not lost
+    record = stage.recorder.turns[0]
+    assert (record.mode, record.text, record.answer) == ("auto", "hello there", "Hi! I am fine.")
+    # 50 ms of recognition, no time to think, 50 ms to the first sound
+    assert record.stages_ms()["first_frame"] == pytest.approx(100, abs=1)
+
+
+def test_manual_turn_waits_for_the_button() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(START["manual"])
+        await stage.stream((VOICE, 10), (HUSH, 20), (VOICE, 5))
+        assert not stage.link.log
+        stage.session.on_message(Listen("stop"))
+        await stage.settle()
+
+    stage = play(None, act)
+    assert stage.link.story == REPLY
+    assert stage.asr.audio[0].count(VOICE) == 15
+
+
+def test_realtime_goes_on_and_can_be_interrupted_by_voice() -> None:
+    async def act(stage: Stage) -> None:
+        stage.script.replies = [["One long sentence that goes on."], ["Second."]]
+        stage.script.speech_s = 5.0
+        stage.script.heard = ["first", "second"]
+        stage.session.on_message(START["realtime"])
+        await stage.stream(*UTTERANCE)
+        await stage.stream((HUSH, 10), (VOICE, 10), (HUSH, 10))
+        await stage.settle()
+
+    stage = play(None, act)
+    assert stage.link.story == [
+        "stt:first", "start", "face:happy", "say:One long sentence that goes on.", "audio", "stop",
+        "stt:second", "start", "face:happy", "say:Second.", "audio", "stop",
+    ]  # fmt: skip
+    assert stage.recorder.turns[0].interrupted
+
+
+def test_frames_are_paced_and_stop_comes_after_play_out() -> None:
+    async def act(stage: Stage) -> None:
+        stage.script.speech_s = 3.0
+        stage.session.on_message(Listen("detect", text="tell me"))
+        await stage.settle()
+
+    stage = play(Script(replies=[["One sentence."]]), act)
+    at = frames(stage)
+    assert len(at) == 50
+    start = stage.link.when(TtsStart)[0]
+    assert at[0] - start >= 0.02
+    assert all(later - earlier <= 0.0601 for earlier, later in itertools.pairwise(at))
+    assert all(i * 0.06 - (t - at[0]) <= 8 * 0.06 for i, t in enumerate(at))
+    assert stage.link.when(TtsStop)[0] >= at[0] + 3.0
+
+
+def test_abort_stops_at_once_and_nothing_of_the_old_reply_follows() -> None:
+    async def act(stage: Stage) -> None:
+        stage.script.speech_s = 5.0
+        stage.session.on_message(Listen("detect", text="tell me a story"))
+        await stage.settle(2.0)
+        stage.session.on_message(Abort())
+        aborted_at = asyncio.get_running_loop().time()
+        assert stage.session.phase is Phase.IDLE
+        await stage.settle()
+        assert max(frames(stage)) <= aborted_at
+
+    stage = play(Script(replies=[["Once upon a time. ", 10.0, "The end."]]), act)
+    assert stage.link.story[-2:] == ["audio", "stop"]
+    assert len(stage.link.of(TtsStop)) == 1
+    assert stage.recorder.turns[0].answer == "Once upon a time."
+    assert stage.recorder.turns[0].interrupted
+
+
+def test_history_holds_what_was_heard_and_nothing_else() -> None:
+    async def act(stage: Stage) -> None:
+        stage.script.speech_s = 5.0
+        stage.session.on_message(Listen("detect", text="first question"))
+        await stage.settle(1.0)
+        stage.session.on_message(Abort())
+        stage.session.on_message(Listen("detect", text="second question"))
+        await stage.settle()
+
+    stage = play(Script(replies=[["Heard. Never heard."], ["Fine."]]), act)
+    messages = stage.llm.requests[1].messages
+    assert [(m.role, m.content) for m in messages] == [
+        (Role.SYSTEM, "You are Mynah."),
+        (Role.USER, "first question"),
+        (Role.ASSISTANT, "Heard."),
+        (Role.USER, "second question"),
+    ]
+
+
+def test_wake_word_is_greeted_and_the_listen_start_behind_it_does_not_cancel() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="Hey, Mynah!"))
+        stage.session.on_message(START["auto"])
+        await stage.settle()
+        assert stage.session.phase is Phase.LISTENING
+
+    stage = play(None, act)
+    assert stage.link.story[:3] == ["stt:Hey, Mynah!", "start", "face:happy"]
+    assert stage.link.story[-1] == "stop"
+    assert stage.tts.said[0].text in variants("greeting", "en")
+
+
+def test_second_greeting_comes_from_the_cache() -> None:
+    async def act(stage: Stage) -> None:
+        for _ in range(12):
+            stage.session.on_message(Listen("detect", text="hey mynah"))
+            await stage.settle()
+
+    stage = play(None, act)
+    assert len(stage.tts.said) == len({request.text for request in stage.tts.said}) < 12
+    assert len(stage.link.of(TtsStop)) == 12
+
+
+def test_exit_command_says_goodbye_and_closes() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="goodbye"))
+        await stage.settle()
+        assert stage.link.closed
+
+    stage = play(None, act)
+    assert stage.tts.said[0].text in variants("farewell", "en")
+    assert stage.link.story[-1] == "stop"
+
+
+@pytest.mark.parametrize("where", ["asr", "llm", "late"])
+def test_failures_end_with_a_spoken_apology(where: str) -> None:
+    script = Script()
+    if where == "asr":
+        script.heard = [ProviderTimeoutError("slow")]
+    else:
+        script.replies = [[PROVIDER_DOWN] if where == "llm" else ["It begins well. ", 0.5, PROVIDER_DOWN]]
+
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(START["manual"])
+        await stage.stream((VOICE, 10))
+        stage.session.on_message(Listen("stop"))
+        await stage.settle()
+
+    stage = play(script, act)
+    assert stage.link.story[-1] == "stop"
+    assert stage.link.story.count("start") == 1
+    key = "error_timeout" if where == "asr" else "error_provider"
+    assert stage.tts.said[-1].text in variants(key, "en")
+    assert stage.recorder.turns[0].error
+
+
+def test_a_bug_in_a_provider_is_an_apology_too() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="hello"))
+        await stage.settle()
+
+    stage = play(Script(replies=[[ZeroDivisionError("bug")]]), act)
+    assert stage.recorder.turns[0].error == "internal"
+    assert stage.link.story[-1] == "stop"
+
+
+def test_without_a_voice_the_text_is_shown_and_the_device_leaves_speaking() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="hello"))
+        await stage.settle()
+
+    stage = play(Script(tts_error=PROVIDER_DOWN), act)
+    assert stage.link.story == ["stt:hello", "start", "face:happy", "say:Hi!", "say:I am fine.", "stop"]
+    assert stage.recorder.turns[0].tts_failures == 2
+
+
+def test_even_a_failing_apology_ends() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="hello"))
+        await stage.settle()
+
+    stage = play(Script(replies=[[PROVIDER_DOWN]], tts_error=ZeroDivisionError("bug")), act)
+    assert stage.link.story[-1] == "stop"
+
+
+def test_noise_is_ignored_and_a_wordless_button_press_is_answered() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(START["auto"])
+        await stage.stream(*UTTERANCE)
+        await stage.settle(1)
+        assert stage.link.story == []
+        assert stage.session.phase is Phase.LISTENING
+        stage.session.on_message(START["manual"])
+        await stage.stream((VOICE, 10))
+        stage.session.on_message(Listen("stop"))
+        await stage.settle()
+
+    stage = play(Script(heard=[""]), act)
+    assert stage.tts.said[0].text in variants("nothing_heard", "en")
+
+
+def test_silent_and_empty_button_presses_are_not_recognised() -> None:
+    async def act(stage: Stage) -> None:
+        for count in (0, 1, 20):
+            stage.session.on_message(START["manual"])
+            await stage.stream((HUSH, count))
+            stage.session.on_message(Listen("stop"))
+            await stage.settle(1)
+
+    stage = play(None, act)
+    assert stage.link.story == []
+    assert stage.asr.audio == []
+
+
+def test_tools_run_and_their_result_goes_back_to_the_model() -> None:
+    asked: list[str] = []
+
+    @register_function("get_weather")
+    def get_weather(context: ToolContext, city: str) -> str:
+        """Say what the weather is.
+
+        Args:
+            city: name of the city
+        """
+        asked.append(f"{city}/{context.language}/{context.now().hour}")
+        return "18 degrees"
+
+    from mynah.tools.base import registered_tool
+
+    tool = registered_tool(get_weather)
+    assert tool is not None
+
+    async def act(stage: Stage) -> None:
+        # A tool that is not async runs in a thread, which virtual time cannot wait for.
+        stage.session.on_message(Listen("detect", text="weather?"))
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            if stage.link.of(TtsStop):
+                break
+
+    async def main() -> Stage:
+        script = Script(replies=[[ToolCall("c1", "get_weather", '{"city": "Rome"}')], ["It is mild."]])
+        stage = Stage(script, tools=(tool,))
+        await act(stage)
+        await stage.end()
+        return stage
+
+    stage = asyncio.run(main())
+    assert asked == ["Rome/en/15"]
+    assert [spec.name for spec in stage.llm.requests[0].tools] == ["get_weather"]
+    roles = [message.role for message in stage.llm.requests[1].messages]
+    assert roles == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.TOOL]
+    assert "say:It is mild." in stage.link.story
+
+
+def test_timer_speaks_by_itself() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.say("Your tea is ready.")
+        await stage.settle()
+
+    stage = play(None, act)
+    assert stage.link.story == ["start", "face:happy", "say:Your tea is ready.", "audio", "stop"]
+    assert stage.recorder.turns[0].mode == ""
+
+
+def test_silence_is_ended_with_a_farewell_only_if_the_device_listens() -> None:
+    async def act(stage: Stage, listening: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if listening:
+            stage.session.on_message(START["auto"])
+        await stage.stream((HUSH, 50))
+        stage.session.check_quiet(loop.time())
+        assert not stage.link.closed
+        await stage.settle(110)
+        stage.session.check_quiet(loop.time())
+        await stage.settle()
+        assert stage.link.closed
+
+    async def listening(stage: Stage) -> None:
+        await act(stage, listening=True)
+
+    async def idle(stage: Stage) -> None:
+        await act(stage, listening=False)
+
+    assert play(None, listening).tts.said[0].text in variants("farewell_idle", "en")
+    assert play(None, idle).link.story == []
+
+
+def test_a_running_timer_keeps_the_conversation_open() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session._reminders.add(300, "Eggs!")
+        await stage.settle(200)
+        stage.session.check_quiet(asyncio.get_running_loop().time())
+        assert not stage.link.closed
+        await stage.settle(150)
+
+    assert "say:Eggs!" in play(None, act).link.story
+
+
+def test_device_tools_are_asked_for_when_offered() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Hello(features={"mcp": True}))
+        await stage.settle(0.1)
+        stage.session.on_message(Mcp({"jsonrpc": "2.0", "id": 1, "result": {}}))
+        await stage.settle(0.1)
+
+    story = play(None, act).link.story
+    assert story[0] == "ServerHello"
+    assert story[1] == "mcp:initialize"
+
+
+def test_other_messages() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Ping())
+        stage.session.on_message(Iot(states=[{}]))
+        stage.session.on_message(Mcp({"id": 7, "result": {}}))
+        stage.session.on_audio(VOICE)  # before any listen: dropped
+        stage.session.on_message(Goodbye())
+        await stage.settle(1)
+
+    stage = play(None, act)
+    assert stage.link.of(Pong)
+    assert stage.link.closed
+
+
+def test_the_face_comes_from_the_reply_and_is_not_spoken() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="joke"))
+        await stage.settle()
+
+    stage = play(Script(replies=[["😂 Funny", " thing."]]), act)
+    assert stage.link.story == ["stt:joke", "start", "face:funny", "say:Funny thing.", "audio", "stop"]
+    assert stage.tts.said[0].text == "Funny thing."
+
+
+def test_chinese_words_are_spoken_in_chinese() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="你好吗"))
+        await stage.settle()
+
+    stage = play(Script(replies=[["我很好。", "Thanks!"]]), act)
+    assert [(r.text, r.language) for r in stage.tts.said] == [("我很好。", "zh"), ("Thanks!", "en")]
+    assert stage.llm.requests[0].language == "zh"
+
+
+def test_a_lost_connection_in_every_phase_leaves_nothing() -> None:
+    for moment in (0.0, 0.5, 1.2, 1.3, 1.45, 2.5):
+
+        async def act(stage: Stage, moment: float = moment) -> None:
+            stage.session.on_message(START["auto"])
+            talking = asyncio.ensure_future(stage.stream(*UTTERANCE))
+            await stage.settle(moment)
+            talking.cancel()
+            await asyncio.gather(talking, return_exceptions=True)
+
+        play(None, act)
+
+
+def test_built_in_plugins_are_offered() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="hi"))
+        await stage.settle()
+
+    stage = play(None, act, tools=load_plugins().functions)
+    assert {"get_time", "set_timer", "tell_joke"} <= {spec.name for spec in stage.llm.requests[0].tools}
+    stage = play(None, act, tools=load_plugins().functions, offers_tools=False)
+    assert stage.llm.requests[0].tools == ()
+
+
+def test_sentences_are_shown_when_they_begin_to_play() -> None:
+    async def act(stage: Stage) -> None:
+        stage.script.speech_s = 2.0
+        stage.session.on_message(Listen("detect", text="hi"))
+        await stage.settle()
+
+    stage = play(None, act)
+    first, second = stage.link.when(TtsSentence)
+    assert second - first == pytest.approx(2.0 - 0.12, abs=0.07)
