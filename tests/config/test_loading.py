@@ -194,6 +194,9 @@ def test_override_values_keep_what_was_typed() -> None:
     assert settings.exit_commands == ("a", "b")
     assert settings.wakeup_words == ()
     assert settings.log.log_level == "DEBUG"
+    assert config.defaults("prompt={a}").prompt == "{a}"
+    assert config.defaults("plugins.x.y={a: 1}").plugins["x"]["y"] == {"a": 1}
+    assert config.defaults("plugins.x.y={a: 1").plugins["x"]["y"] == "{a: 1"
     assert config.defaults("prompt=you: are @me").prompt == "you: are @me"
 
 

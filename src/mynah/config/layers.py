@@ -7,7 +7,7 @@ A layer is a tree of plain mappings, lists and scalars plus, for every path in i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -132,16 +132,21 @@ def _note_lines(
             _note_lines(value, (*path, str(index)), name, origins, depth + 1)
 
 
-def read_override(argument: str) -> Layer:
-    """Read one ``key.path=value`` of the command line. Raises ConfigError."""
+def read_override(argument: str, is_text: Callable[[KeyPath], bool]) -> Layer:
+    """Read one ``key.path=value`` of the command line. Raises ConfigError.
+
+    ``is_text`` says which keys want their value as it was typed; others are read as YAML.
+    """
     key, separator, text = argument.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not separator or not all(path):
         raise ConfigError(f"-s {key}: expected key=value, for example -s server.port=8000")
-    return _single(path, text, "command line")
+    return _single(path, text, "command line", is_text)
 
 
-def read_environment(environ: Mapping[str, str], base: Mapping[str, Any]) -> Layer:
+def read_environment(
+    environ: Mapping[str, str], base: Mapping[str, Any], is_text: Callable[[KeyPath], bool]
+) -> Layer:
     """Read all ``MYNAH__SECTION__KEY`` variables. Letter case is taken from ``base`` where it has the key."""
     layer = Layer()
     for variable in sorted(environ):
@@ -156,24 +161,23 @@ def read_environment(environ: Mapping[str, str], base: Mapping[str, Any]) -> Lay
             level = level.get(name) if isinstance(level, Mapping) else None
         if not all(path):
             raise ConfigError(f"environment variable {variable}: expected MYNAH__SECTION__KEY")
-        layer = merge(layer, _single(tuple(path), environ[variable], f"environment variable {variable}"))
+        layer = merge(
+            layer, _single(tuple(path), environ[variable], f"environment variable {variable}", is_text)
+        )
     return layer
 
 
-def _single(path: KeyPath, text: str, origin: str) -> Layer:
-    value: Any = text if is_secret_name(path[-1]) else _scalar(text, origin)
-    tree: Any = value
+def _single(path: KeyPath, text: str, origin: str, is_text: Callable[[KeyPath], bool]) -> Layer:
+    tree: Any = text if is_text(path) or is_secret_name(path[-1]) else _scalar(text)
     for part in reversed(path):
         tree = {part: tree}
     return Layer(tree, {path[:end]: origin for end in range(1, len(path) + 1)})
 
 
-def _scalar(text: str, origin: str) -> Any:
+def _scalar(text: str) -> Any:
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a safe loader
     except (yaml.YAMLError, ValueError):
-        if text.lstrip()[:1] in {"[", "{"}:
-            raise ConfigError(f"{origin}: the value is not a valid list or mapping") from None
         return text  # a value such as `a: b` or `@x` is meant as text
     if value is None:
         return ""

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from mynah.config.layers import (
     ENTRY_SECTIONS,
@@ -108,9 +108,9 @@ def _build(
     layer: Layer, path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[Settings | None, tuple[Problem, ...]]:
     names = merge(Layer(_skeleton(Settings)), layer)
-    layer = merge(layer, _adapted(read_environment(environ, names.values)))
+    layer = merge(layer, _adapted(read_environment(environ, names.values, _is_text)))
     for argument in overrides:
-        layer = merge(layer, _adapted(read_override(argument)))
+        layer = merge(layer, _adapted(read_override(argument, _is_text)))
     layer, notices = _without_accepted(layer)
     values, missing = interpolate(layer.values, environ)
     problems = list(_unset_variables(values, layer, missing))
@@ -138,6 +138,18 @@ def _skeleton(model: type[BaseModel]) -> dict[str, Any]:
         inner = field.annotation
         tree[name] = _skeleton(inner) if isinstance(inner, type) and issubclass(inner, BaseModel) else None
     return tree
+
+
+def _is_text(path: KeyPath) -> bool:
+    model: Any = Settings
+    for part in path:
+        field = (
+            model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        )
+        if field is None:
+            return False
+        model = field.annotation
+    return model in {str, SecretStr}
 
 
 def _adapted(layer: Layer) -> Layer:

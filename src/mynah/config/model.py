@@ -104,23 +104,12 @@ class Limits(Section):
         default=10000,
         ge=1,
     )
-    max_connections_per_device: int = setting(
-        "connections with the same Device-Id; the oldest is closed when a device reconnects beyond this",
-        default=3,
-        ge=1,
-    )
     max_message_bytes: int = setting(
         "largest WebSocket message from a device. Firmware sends at most 65535; tool lists of desktop "
         "clients are larger.",
         unit="bytes",
         default=1 << 20,
         ge=65536,
-    )
-    audio_buffer_bytes: int = setting(
-        "decoded audio kept for one device, five minutes at 16 kHz; beyond it the utterance is closed",
-        unit="bytes",
-        default=10 * 1024 * 1024,
-        ge=64000,
     )
     http_body_bytes: int = setting(
         "largest request body on the device HTTP port; an OTA report is about 2 KB",
@@ -162,7 +151,7 @@ class Server(Section):
         default="",
     )
     vision_explain: str = setting(
-        "address of the vision service handed to devices; empty: worked out like `server.websocket`",
+        "address of the vision service handed to devices, once there is one; empty: worked out like `server.websocket`",
         default="",
     )
     timezone_offset: float | None = setting(
@@ -295,8 +284,8 @@ class DownlinkAudio(Section):
         effect="next session",
     )
     channels: Literal[1] = setting("devices have one loudspeaker", default=1)
-    frame_duration: Literal[20, 40, 60] = setting(
-        "audio per packet; firmware is tuned for 60", unit="ms", default=60, effect="next session"
+    frame_duration: Literal[60] = setting(
+        "audio per packet; what firmware is tuned for", unit="ms", default=60
     )
 
 
@@ -364,7 +353,8 @@ class Settings(Section):
         "answer the wake word with a greeting", default=True, effect="next session"
     )
     close_connection_no_voice_time: float = setting(
-        "a connection is closed after this long without anyone speaking",
+        "a connection is closed after this long without anyone speaking; never later than after 105, because firmware "
+        "takes a connection without data for dead after 120",
         unit="s",
         default=120.0,
         gt=0,

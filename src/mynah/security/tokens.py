@@ -27,6 +27,8 @@ SECRET_BYTES: Final = 32
 """As long as the hash: more adds nothing, less could be searched."""
 MAX_TOKEN_CHARS: Final = 512
 """Ours have about 60; longer credentials are refused unread so that nobody makes us hash megabytes."""
+MAX_ID_CHARS: Final = 64
+"""Ids are compared up to here, which is where the transports cut them; real ones have 17 and 36."""
 CLOCK_SKEW_S: Final = 300
 """How far in the future a token may be dated: servers that share a secret do not share a clock."""
 
@@ -35,8 +37,12 @@ _MAC: Final = re.compile(r"[0-9a-f]{2}([:_-][0-9a-f]{2}){5}")
 
 def normal_device_id(text: str) -> str:
     """Return a Device-Id as it is compared: lower case, a MAC address with colons."""
-    text = text.strip().lower()
+    text = text.strip().lower()[:MAX_ID_CHARS]
     return text.replace("-", ":").replace("_", ":") if _MAC.fullmatch(text) else text
+
+
+def _normal_client_id(text: str) -> str:
+    return text.strip()[:MAX_ID_CHARS]
 
 
 class TokenIssuer:
@@ -54,7 +60,7 @@ class TokenIssuer:
         ``now`` is in seconds since the epoch. The token is plain ASCII without spaces, about 60 characters.
         """
         stamp = int(time.time() if now is None else now)
-        device_id = normal_device_id(device_id)
+        device_id, client_id = normal_device_id(device_id), _normal_client_id(client_id)
         scope = ("d" if device_id else "") + ("c" if client_id else "") or "-"
         return f"{stamp}.{scope}.{self._sign(stamp, scope, device_id, client_id)}"
 
@@ -72,7 +78,7 @@ class TokenIssuer:
             stamp,
             scope,
             normal_device_id(device_id) if "d" in scope else "",
-            client_id if "c" in scope else "",
+            _normal_client_id(client_id) if "c" in scope else "",
         )
         genuine = hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
         moment = time.time() if now is None else now
