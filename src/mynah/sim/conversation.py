@@ -1,0 +1,386 @@
+"""A whole conversation from outside: discover, connect, ask, hear the answer out, and say how long each stage took."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+
+from mynah.audio.opus import OpusDecoder, packet_duration_ms
+from mynah.errors import AudioError
+from mynah.sim.device import Counters, DeviceState, Direction, Observer, SimulatedDevice
+from mynah.sim.discovery import DeviceIdentity, discover
+from mynah.sim.link import ConnectError
+from mynah.sim.microphone import Microphone, PcmSource
+from mynah.wire.messages import DeviceMessage, ListenMode, Llm, Mcp, ReceivedMessage, Stt, Tts
+
+MAX_MESSAGES = 10_000
+"""Messages kept of one conversation: an hour of lively talk; later ones are only counted by the device."""
+
+_CJK = re.compile(r"[\u3000-\u9fff\uff00-\uffef]")
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Which server to talk to, and as which device. Give ``ota_url`` or ``ws_url``; the latter skips discovery."""
+
+    ota_url: str = ""
+    ws_url: str = ""
+    token: str = ""
+    """Bearer token; empty: the one that discovery hands out."""
+    identity: DeviceIdentity = DeviceIdentity()
+    mode: ListenMode = ListenMode.AUTO
+    protocol: int | None = None
+    """Framing version; None: the one that discovery asks for, or 1."""
+    timeout_s: float = 30.0
+    """How long to wait for an answer after the user has spoken, and for its end after its last sign of life."""
+    verify_tls: bool = True
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What the user says in one turn: ``pcm`` (16 kHz s16le mono) is spoken; without it ``text`` is typed."""
+
+    text: str
+    pcm: bytes | None = None
+
+
+class MessageSeen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One JSON message, as the report shows it. ``at_ms`` counts from the start of the conversation."""
+
+    at_ms: float
+    direction: Direction
+    type: str
+    state: str | None = None
+    text: str | None = None
+    mode: str | None = None
+    emotion: str | None = None
+    reason: str | None = None
+    method: str | None = None
+    """Of an MCP payload; ``result`` or ``error`` for an answer."""
+
+
+class Turn(msgspec.Struct):
+    """One question and its answer. Times are ms after the end of the user's speech; None: it did not happen."""
+
+    said: str
+    stt: str = ""
+    answer: str = ""
+    emotion: str = ""
+    ok: bool = False
+    error: str = ""
+    first_audio_ms: float | None = None
+    audio_seconds: float = 0.0
+    """Length of the audio that the device took."""
+    late_frames: int = 0
+    """Packets that came more than 5 ms after the one before had ended."""
+    stages: dict[str, float] = {}
+    """``stt``, ``tts_start``, ``first_audio``, ``complete``."""
+
+
+class Conversation(msgspec.Struct):
+    """All that was seen and heard."""
+
+    turns: list[Turn] = []
+    messages: list[MessageSeen] = []
+    stages: dict[str, float] = {}
+    """Set-up in ms: ``discover``, ``connect``, ``hello``."""
+    counters: Counters = msgspec.field(default_factory=Counters)
+    played: list[bytes] = []
+    """Opus packets that the loudspeaker played."""
+    sample_rate: int = 24000
+
+    @property
+    def ok(self) -> bool:
+        """Whether there was a turn, and every turn was answered."""
+        return bool(self.turns) and all(turn.ok for turn in self.turns)
+
+    def audio(self) -> bytes:
+        """Return what was played as s16le mono at ``sample_rate``. Takes some 30 µs per packet."""
+        decoder = OpusDecoder(self.sample_rate)
+        pieces: list[bytes] = []
+        for packet in self.played:
+            with contextlib.suppress(AudioError):  # a device would have stayed silent for that moment
+                pieces.append(decoder.decode(packet))
+        return b"".join(pieces)
+
+
+class _Marks:
+    """When things happened in the current turn, on the loop's clock."""
+
+    def __init__(self) -> None:
+        self.stt_at: float | None = None
+        self.start_at: float | None = None
+        self.audio_at: float | None = None
+        self.stop_at: float | None = None
+        self.last_at = 0.0
+        self.stt: list[str] = []
+        self.sentences: list[str] = []
+        self.emotion = ""
+        self.audio_s = 0.0
+
+
+class _Recorder(Observer):
+    """Takes down the conversation and passes everything on to a second observer."""
+
+    def __init__(self, watcher: Observer, started_at: float) -> None:
+        self.marks = _Marks()
+        self.messages: list[MessageSeen] = []
+        self._watcher, self._started_at = watcher, started_at
+
+    def on_message(self, direction: Direction, message: DeviceMessage | ReceivedMessage, at_s: float) -> None:
+        if len(self.messages) < MAX_MESSAGES:
+            self.messages.append(describe(direction, message, (at_s - self._started_at) * 1000))
+        marks = self.marks
+        match message:
+            case Stt():
+                marks.stt_at = marks.stt_at or at_s
+                marks.stt.append(message.text)
+            case Llm():
+                marks.emotion = message.emotion
+            case Tts(state="start"):
+                marks.start_at = marks.start_at or at_s
+                marks.stop_at = None
+            case Tts(state="sentence_start") if message.text:
+                marks.sentences.append(message.text)
+            case Tts(state="stop") if marks.start_at is not None:
+                marks.stop_at = at_s
+            case _:
+                pass
+        if direction is Direction.DOWN:
+            marks.last_at = at_s
+        self._watcher.on_message(direction, message, at_s)
+
+    def on_audio(self, direction: Direction, packet: bytes, at_s: float) -> None:
+        if direction is Direction.DOWN:
+            self.marks.audio_at = self.marks.audio_at or at_s
+            self.marks.last_at = at_s
+            self.marks.audio_s += packet_duration_ms(packet) / 1000
+        self._watcher.on_audio(direction, packet, at_s)
+
+    def on_state(self, state: DeviceState, at_s: float) -> None:
+        self._watcher.on_state(state, at_s)
+
+
+def describe(direction: Direction, message: DeviceMessage | ReceivedMessage, at_ms: float) -> MessageSeen:
+    """Return the fields of a message that a report shows."""
+    method: str | None = None
+    if isinstance(message, Mcp):
+        payload = message.payload
+        named = payload.get("method")
+        method = named if isinstance(named, str) else "error" if "error" in payload else "result"
+
+    def field(name: str) -> str | None:
+        value = getattr(message, name, None)
+        return value if isinstance(value, str) and value else None
+
+    return MessageSeen(
+        at_ms=round(at_ms, 1),
+        direction=direction,
+        type=str(message.__struct_config__.tag),
+        state=field("state"),
+        text=field("text"),
+        mode=field("mode"),
+        emotion=field("emotion"),
+        reason=field("reason"),
+        method=method,
+    )
+
+
+async def converse(target: Target, said: Sequence[Said], *, watcher: Observer | None = None) -> Conversation:
+    """Say everything in ``said``, one after the other, each after the answer to the one before has been played.
+
+    Raises ConnectError when no conversation comes about. A turn without an answer ends the conversation; its
+    ``error`` says why.
+    """
+    async with (
+        _connected(target, watcher or Observer()) as (device, recorder, conversation),
+        _running(Microphone(device)) as microphone,
+    ):
+        for words in said:
+            turn = await _take_turn(target, device, microphone, recorder, words)
+            conversation.turns.append(turn)
+            if not turn.ok:
+                break
+    return conversation
+
+
+async def converse_live(
+    target: Target, source: PcmSource, *, watcher: Observer | None = None, on_turn: Callable[[Turn], None]
+) -> Conversation:
+    """Talk with a real microphone until the server hangs up; every finished turn is reported.
+
+    The end of the user's speech is not known here, so the times of a turn count from its ``stt`` message. Raises
+    ConnectError.
+    """
+    async with (
+        _connected(target, watcher or Observer()) as (device, recorder, conversation),
+        _running(Microphone(device, source=source)),
+    ):
+        device.listen(target.mode)
+        while device.connected:
+            recorder.marks = marks = _Marks()
+            while marks.stop_at is None and device.connected:
+                await device.changed()
+            if marks.stop_at is not None:
+                turn = _result(Said(" ".join(marks.stt)), marks, marks.stt_at or marks.stop_at)
+                conversation.turns.append(turn)
+                on_turn(turn)
+    return conversation
+
+
+@contextlib.asynccontextmanager
+async def _connected(
+    target: Target, watcher: Observer
+) -> AsyncIterator[tuple[SimulatedDevice, _Recorder, Conversation]]:
+    """Find the server, connect and say hello; afterwards put everything into the conversation's record."""
+    loop = asyncio.get_running_loop()
+    started_at = loop.time()
+    conversation = Conversation()
+    url, token, protocol = target.ws_url, target.token, target.protocol
+    if not url:
+        url, token, protocol = await _discover(target)
+        conversation.stages["discover"] = _ms(started_at, loop.time())
+    recorder = _Recorder(watcher, started_at)
+    device = SimulatedDevice(target.identity, protocol=protocol or 1, observer=recorder)
+    opening_at = connected_at = loop.time()
+
+    def connected() -> None:
+        nonlocal connected_at
+        connected_at = loop.time()
+
+    try:
+        await device.open(url, token, verify_tls=target.verify_tls, on_connected=connected)
+        conversation.stages["connect"] = _ms(opening_at, connected_at)
+        conversation.stages["hello"] = _ms(connected_at, loop.time())
+        yield device, recorder, conversation
+    finally:
+        await device.close()
+        conversation.messages = recorder.messages
+        conversation.counters = device.counters
+        conversation.played = device.speaker.played
+        conversation.sample_rate = device.sample_rate
+
+
+async def _discover(target: Target) -> tuple[str, str, int]:
+    reply = await discover(target.ota_url, target.identity, verify_tls=target.verify_tls)
+    if reply.websocket is None or not reply.websocket.url:
+        if reply.activation is not None:
+            raise ConnectError(
+                f"{target.ota_url} wants this device to be bound first: enter the code {reply.activation.code} there"
+            )
+        raise ConnectError(f"{target.ota_url} names no WebSocket address: is a websocket configured there?")
+    websocket = reply.websocket
+    # Firmware takes 0 for 1; a version it does not know cannot be spoken here either.
+    announced = websocket.version if websocket.version in {1, 2, 3} else 1
+    return websocket.url, target.token or websocket.token, target.protocol or announced
+
+
+@contextlib.asynccontextmanager
+async def _running(microphone: Microphone) -> AsyncIterator[Microphone]:
+    task = asyncio.create_task(microphone.run())
+    try:
+        yield microphone
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _take_turn(
+    target: Target, device: SimulatedDevice, microphone: Microphone, recorder: _Recorder, said: Said
+) -> Turn:
+    """Say one thing and hear the answer out."""
+    loop = asyncio.get_running_loop()
+    recorder.marks = marks = _Marks()
+    late_before = device.speaker.late_frames
+    if said.pcm is None:
+        device.mode = target.mode
+        device.detect(said.text)
+        asked_at = loop.time()
+    else:
+        asked_at = await _speak(target, device, microphone, said.pcm)
+    marks.last_at = max(marks.last_at, asked_at)
+    error = await _hear_out(target, device, marks)
+    turn = _result(said, marks, asked_at)
+    turn.late_frames = device.speaker.late_frames - late_before
+    if error or not turn.ok:
+        turn.ok = False
+        turn.error = error or "the answer was empty"
+    return turn
+
+
+async def _speak(target: Target, device: SimulatedDevice, microphone: Microphone, pcm: bytes) -> float:
+    """Speak into the microphone; return when the user's speech ended, on the loop's clock."""
+    loop = asyncio.get_running_loop()
+    speech = microphone.say(pcm)
+    if not device.mic_open and device.state is not DeviceState.SPEAKING:
+        device.listen(target.mode)
+    await speech.finished.wait()
+    if target.mode is ListenMode.MANUAL:
+        device.stop_listening()
+        return loop.time()
+    assert speech.ended_at is not None  # set before `finished`
+    return speech.ended_at
+
+
+async def _hear_out(target: Target, device: SimulatedDevice, marks: _Marks) -> str:
+    """Wait for the end of the answer and until it has been played; return what went wrong, or nothing."""
+    loop = asyncio.get_running_loop()
+    while marks.stop_at is None:
+        if not device.connected:
+            return "the server closed the connection before its answer was complete"
+        try:
+            async with asyncio.timeout_at(marks.last_at + target.timeout_s):
+                await device.changed()
+        except TimeoutError:
+            if loop.time() < marks.last_at + target.timeout_s:
+                continue
+            missing = (
+                "no answer came" if marks.start_at is None else "the answer did not end (no tts stop came)"
+            )
+            return f"{missing} within {target.timeout_s:g} s"
+    await asyncio.sleep(device.speaker.silent_at(loop.time()) - loop.time())
+    if target.mode is ListenMode.AUTO and device.connected:
+        # The device listens again once it has played everything; only then may the user go on.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                while device.connected and not device.mic_open and device.state is DeviceState.LISTENING:
+                    await device.changed()
+    return ""
+
+
+def _result(said: Said, marks: _Marks, asked_at: float) -> Turn:
+    stages = {
+        name: _ms(asked_at, at)
+        for name, at in (
+            ("stt", marks.stt_at),
+            ("tts_start", marks.start_at),
+            ("first_audio", marks.audio_at),
+            ("complete", marks.stop_at),
+        )
+        if at is not None
+    }
+    return Turn(
+        said=said.text,
+        stt=" ".join(marks.stt),
+        answer=_join(marks.sentences),
+        emotion=marks.emotion,
+        ok=marks.stop_at is not None and bool(marks.sentences or marks.audio_s),
+        first_audio_ms=stages.get("first_audio"),
+        audio_seconds=round(marks.audio_s, 3),
+        stages=stages,
+    )
+
+
+def _join(sentences: Sequence[str]) -> str:
+    """Put sentences together: with a space, but not between Chinese ones."""
+    text = ""
+    for sentence in sentences:
+        tight = not text or _CJK.match(text[-1]) or _CJK.match(sentence)
+        text += sentence if tight else f" {sentence}"
+    return text
+
+
+def _ms(start: float, end: float) -> float:
+    return round((end - start) * 1000, 1)

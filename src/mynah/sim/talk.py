@@ -1,0 +1,247 @@
+"""`mynah talk`: a device on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mynah.audio.opus import packet_duration_ms
+from mynah.audio.pcm import read_audio, write_wav
+from mynah.errors import ConfigError, MynahError
+from mynah.sim.conversation import Conversation, Said, Target, Turn, converse, converse_live, describe
+from mynah.sim.device import Direction, Observer
+from mynah.sim.discovery import DeviceIdentity
+from mynah.sim.soundcard import SoundCard
+from mynah.sim.voice import DEFAULT_VOICE, language_of, speak
+from mynah.wire.messages import DeviceMessage, ListenMode, ReceivedMessage
+
+DEFAULT_OTA_URL = "http://127.0.0.1:8003/xiaozhi/ota/"
+"""Where `mynah serve` listens on this machine unless told otherwise."""
+
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TalkOptions:
+    """Arguments of `mynah talk`. One of ``text``, ``wav`` and ``mic`` must be given."""
+
+    ota: str = ""
+    url: str = ""
+    text: tuple[str, ...] = ()
+    """One turn each, in one conversation."""
+    wav: tuple[Path, ...] = ()
+    """Audio files of any kind, one turn each, after those of ``text``."""
+    mic: bool = False
+    json: bool = False
+    save: Path | None = None
+    mode: ListenMode = ListenMode.AUTO
+    protocol: int | None = None
+    """Framing version; None: what the server asks for."""
+    transport: str = "ws"
+    text_only: bool = False
+    token: str = ""
+    device_id: str = DeviceIdentity().device_id
+    timeout: float = 30.0
+    """Seconds to wait for an answer."""
+    lang: str = ""
+    """``en`` or ``zh``; empty: by the script of the text."""
+    voice: str = DEFAULT_VOICE
+    insecure: bool = False
+    """Take any TLS certificate, as cellular boards do."""
+
+
+class TalkReport(msgspec.Struct):
+    """What ``--json`` prints. The keys up to ``emotion`` are those of the last turn, ``audio_seconds`` is the sum."""
+
+    ok: bool
+    stt: str
+    answer: str
+    first_audio_ms: float | None
+    audio_seconds: float
+    emotion: str
+    stages: dict[str, float]
+    counters: dict[str, int]
+    turns: list[Turn]
+    messages: list[msgspec.Struct]
+    error: str = ""
+
+
+def run(options: TalkOptions) -> int:
+    """Talk, and show it. Returns the exit code: 0 answered, 1 not (the reason is on stderr), 130 interrupted."""
+    console = Console(quiet=options.json, highlight=False, soft_wrap=True)
+    conversation, error = Conversation(), ""
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            conversation = runner.run(_talk(options, console))
+        if options.save is not None and conversation.played:
+            write_wav(options.save, conversation.audio(), conversation.sample_rate)
+            console.print(f"saved {escape(str(options.save))}")
+        error = next((turn.error for turn in conversation.turns if turn.error), "")
+    except MynahError as failure:
+        error = str(failure)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return EXIT_INTERRUPTED
+    answered = conversation.ok and not error
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(report(conversation, error)).decode() + "\n")
+    else:
+        for turn in conversation.turns:
+            console.print(_table(conversation, turn))
+    if not answered:
+        print(error or "no answer came", file=sys.stderr)  # noqa: T201
+    return EXIT_OK if answered else EXIT_FAILED
+
+
+def report(conversation: Conversation, error: str = "") -> TalkReport:
+    """Make the JSON report of a conversation; of an empty one when none came about."""
+    last = conversation.turns[-1] if conversation.turns else Turn(said="")
+    return TalkReport(
+        ok=conversation.ok and not error,
+        stt=last.stt,
+        answer=last.answer,
+        first_audio_ms=last.first_audio_ms,
+        audio_seconds=round(sum(turn.audio_seconds for turn in conversation.turns), 3),
+        emotion=last.emotion,
+        stages={**conversation.stages, **last.stages},
+        counters=msgspec.structs.asdict(conversation.counters),
+        turns=conversation.turns,
+        messages=list(conversation.messages),
+        error=error,
+    )
+
+
+async def _talk(options: TalkOptions, console: Console) -> Conversation:
+    target = _target(options)
+    screen = _Screen(console)
+    if options.mic:
+        return await _talk_live(options, target, screen)
+    said = await asyncio.to_thread(_prepare, options)
+    screen.start()
+    conversation = await converse(target, said, watcher=screen)
+    screen.flush()
+    return conversation
+
+
+async def _talk_live(options: TalkOptions, target: Target, screen: _Screen) -> Conversation:
+    if options.mode is ListenMode.MANUAL:
+        raise ConfigError("--mic needs --mode auto or realtime: there is no button to release here")
+    with SoundCard() as card:
+        screen.start()
+        screen.card = card
+        return await converse_live(target, card.next_frame, watcher=screen, on_turn=screen.show_turn)
+
+
+def _target(options: TalkOptions) -> Target:
+    if options.transport != "ws":
+        raise ConfigError(f"the transport {options.transport} is not available: use --transport ws")
+    if options.ota and options.url:
+        raise ConfigError("give either --ota or --url, not both")
+    if not (options.text or options.wav or options.mic):
+        raise ConfigError("say something: pass --text, --wav or --mic")
+    language = options.lang or language_of("".join(options.text))
+    return Target(
+        ota_url=options.ota or ("" if options.url else DEFAULT_OTA_URL),
+        ws_url=options.url,
+        token=options.token,
+        identity=DeviceIdentity(
+            device_id=options.device_id.lower(),
+            language={"zh": "zh-CN", "en": "en-US"}.get(language, language),
+        ),
+        mode=options.mode,
+        protocol=options.protocol,
+        timeout_s=options.timeout,
+        verify_tls=not options.insecure,
+    )
+
+
+def _prepare(options: TalkOptions) -> list[Said]:
+    """Turn the arguments into speech. Blocking. Raises AudioError."""
+    said = [
+        Said(text, None if options.text_only else speak(text, options.voice, language=options.lang))
+        for text in options.text
+    ]
+    said += [Said(path.name, read_audio(path)) for path in options.wav]
+    return said
+
+
+class _Screen(Observer):
+    """Prints every message as it happens; audio in between is summed up in one line per direction."""
+
+    def __init__(self, console: Console) -> None:
+        self.card: SoundCard | None = None
+        self._console = console
+        self._started_at = 0.0
+        self._packets = {Direction.UP: 0, Direction.DOWN: 0}
+        self._seconds = {Direction.UP: 0.0, Direction.DOWN: 0.0}
+
+    def start(self) -> None:
+        """Begin to count time."""
+        self._started_at = asyncio.get_running_loop().time()
+
+    def on_message(self, direction: Direction, message: DeviceMessage | ReceivedMessage, at_s: float) -> None:
+        self.flush()
+        at_ms = (at_s - self._started_at) * 1000
+        seen = describe(direction, message, at_ms)
+        words = [seen.type, seen.state, seen.mode, seen.method, seen.emotion, seen.reason]
+        line = f"{_arrow(direction)} {' '.join(word for word in words if word):<22}"
+        if seen.text:
+            line += f" [bold]{escape(seen.text)}[/bold]"
+        self._console.print(f"[dim]{at_ms:7.0f} ms[/dim] {line}")
+
+    def on_audio(self, direction: Direction, packet: bytes, _at_s: float) -> None:
+        self._packets[direction] += 1
+        self._seconds[direction] += packet_duration_ms(packet) / 1000
+        if direction is Direction.DOWN and self.card is not None:
+            self.card.play(packet)
+
+    def flush(self) -> None:
+        """Print the audio that went by since the last message."""
+        for direction, packets in self._packets.items():
+            if packets:
+                seconds = self._seconds[direction]
+                self._console.print(
+                    f"[dim]           {_arrow(direction)} audio: {packets} packets, {seconds:.2f} s[/dim]"
+                )
+                self._packets[direction], self._seconds[direction] = 0, 0.0
+
+    def show_turn(self, turn: Turn) -> None:
+        """Print the table of one turn."""
+        self.flush()
+        self._console.print(_table(Conversation(), turn))
+
+
+def _arrow(direction: Direction) -> str:
+    return "[cyan]↑[/cyan]" if direction is Direction.UP else "[green]↓[/green]"
+
+
+_STAGES = {
+    "discover": "discover (OTA)",
+    "connect": "connect",
+    "hello": "hello",
+    "stt": "end of speech → stt",
+    "tts_start": "end of speech → tts start",
+    "first_audio": "end of speech → first audio",
+    "complete": "end of speech → reply complete",
+}
+
+
+def _table(conversation: Conversation, turn: Turn) -> Table:
+    table = Table("stage", "time", title=escape(turn.answer or turn.error), title_justify="left")
+    table.columns[1].justify = "right"
+    for name, ms in {**conversation.stages, **turn.stages}.items():
+        table.add_row(_STAGES[name], f"{ms:.0f} ms")
+    table.add_row("audio", f"{turn.audio_seconds:.2f} s")
+    table.add_row("late frames (> 5 ms)", str(turn.late_frames))
+    for name, count in msgspec.structs.asdict(conversation.counters).items():
+        if count:
+            table.add_row(f"[red]{name}[/red]", str(count))
+    return table
