@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from aiohttp import web
 from loguru import logger
@@ -160,8 +160,7 @@ class _Refusal(asyncio.Protocol):
     """Hangs up at once: there are too many connections already."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+        cast(asyncio.Transport, transport).abort()
 
 
 class _Connection(asyncio.Protocol):
@@ -193,8 +192,8 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not isinstance: uvloop's transports are no subclass of asyncio.Transport.
+        self._transport = cast(asyncio.Transport, transport)
         self._waiting[self._inner] = self
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(self._timeout_s, self.close)

@@ -1,0 +1,37 @@
+# make run    set up and start the server         make test   set up and run the whole test suite
+# make demo   set up, start a server, talk to it  make check  all that CI checks
+.PHONY: run test demo check lint types imports bench clean
+
+run:
+	@scripts/setup.sh run
+	@.venv/bin/mynah serve $(ARGS)
+
+demo:
+	@scripts/setup.sh run
+	@.venv/bin/mynah demo $(ARGS)
+
+test:
+	@scripts/setup.sh dev
+	.venv/bin/pytest -n auto $(ARGS)
+
+check: test lint types imports
+
+lint:
+	@scripts/setup.sh dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types:
+	@scripts/setup.sh dev
+	.venv/bin/mypy
+
+imports:
+	@scripts/setup.sh dev
+	.venv/bin/lint-imports --no-cache
+
+bench:
+	@scripts/setup.sh run
+	.venv/bin/mynah bench $(ARGS)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
