@@ -71,7 +71,7 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class EspeakVoice(msgspec.Struct, frozen=True):
-    """A voice of the library. ``name`` is what `Span.voice` takes."""
+    """A voice of the library. ``name`` is what `Span.voice` takes, such as ``en-gb``."""
 
     name: str
     description: str
@@ -231,7 +231,7 @@ _lock = threading.Lock()  # the library keeps global state
 class _VoiceRecord(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
-        ("languages", ctypes.c_char_p),  # a priority byte, then the language's name
+        ("languages", ctypes.c_void_p),  # a priority byte and a name that ends with 0, for each; then a 0
         ("identifier", ctypes.c_char_p),
         ("gender", ctypes.c_ubyte),
         ("age", ctypes.c_ubyte),
@@ -263,6 +263,7 @@ class _Library:
         self._sink: AudioSink | None = None
         self._callback = _Callback(self._on_samples)  # kept: ctypes does not keep it alive
         self._lib.espeak_SetSynthCallback(self._callback)
+        self._voices, self._identifiers = self._list_voices()
 
     def _on_samples(self, samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int) -> int:
         if self._sink is None:
@@ -273,7 +274,9 @@ class _Library:
 
     def speak(self, span: Span, sink: AudioSink) -> None:
         """Speak one stretch; returns when all of it went to ``sink``, or ``sink`` said stop."""
-        if self._lib.espeak_SetVoiceByName(span.voice.encode()) != 0:
+        language, plus, variant = span.voice.partition("+")
+        name = self._identifiers.get(language, language) + plus + variant
+        if self._lib.espeak_SetVoiceByName(name.encode()) != 0:
             raise AudioError(f"eSpeak NG has no voice {span.voice!r}")
         delivery = span.delivery
         for parameter, value in (
@@ -294,17 +297,36 @@ class _Library:
             raise AudioError(f"eSpeak NG could not speak (status {status})")
 
     def voices(self) -> tuple[EspeakVoice, ...]:
+        """Return the voices by the names of their languages."""
+        return self._voices
+
+    def _list_voices(self) -> tuple[tuple[EspeakVoice, ...], dict[str, str]]:
+        """Return the voices, and for every language's name the identifier that the library selects by."""
         records = self._lib.espeak_ListVoices(None)
-        found = []
+        best: dict[str, tuple[int, str, str]] = {}
         index = 0
         while records[index]:
             record = records[index].contents
-            found.append(EspeakVoice(name=record.languages[1:].decode(), description=record.name.decode()))
+            for priority, name in _languages(record.languages):
+                found = (priority, record.identifier.decode(), record.name.decode())
+                best[name] = min(best.get(name, found), found)
             index += 1
-        return tuple(found)
+        voices = tuple(EspeakVoice(name=name, description=best[name][2]) for name in sorted(best))
+        return voices, {name: identifier for name, (_, identifier, _) in best.items()}
 
     def variants(self) -> tuple[str, ...]:
+        """Return the names of the variants."""
         return tuple(sorted(path.name for path in (self._data / "voices" / "!v").iterdir()))
+
+
+def _languages(address: int) -> list[tuple[int, str]]:
+    """Read (priority, name) of each language of a voice; the lower priority is the better."""
+    found = []
+    while priority := ctypes.string_at(address, 1)[0]:
+        name = ctypes.string_at(address + 1)
+        found.append((priority, name.decode()))
+        address += len(name) + 2
+    return found
 
 
 def _short_path(data: Path) -> Path:
