@@ -156,14 +156,6 @@ def lan_address() -> str:
     return address
 
 
-def seen_from_lan(url: str, listen_ip: str) -> str:
-    """Return a URL of ours that names the loopback address as other machines reach it, if they do."""
-    host = _bracketed(lan_address())
-    if listen_ip in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not bound
-        return re.sub(r"://(?:127\.0\.0\.1|\[::1\]|localhost)(?=[:/]|$)", f"://{host}", url)
-    return url
-
-
 # ---------------------------------------------------------------- listened on
 
 

@@ -1,0 +1,235 @@
+"""The `mynah` command: argument parsing only. What a command needs is imported when it runs, so help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from mynah import __version__
+from mynah.errors import ConfigError, MynahError
+
+if TYPE_CHECKING:
+    from mynah.config import Settings
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="mynah",
+    help="A self-hosted voice assistant for ESP32 devices that speak the xiaozhi protocol.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help takes half the time to appear
+)
+config_app = typer.Typer(help="Look at and check the settings.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-c", "--config", metavar="FILE", help="Settings file; else data/.config.yaml, else config.yaml."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-s", "--set", metavar="KEY=VALUE", help="Override a setting, e.g. server.port=8000. Repeatable."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> NoReturn:
+    """Run the command line. Problems an operator can mend are one line on standard error, never a traceback."""
+    try:
+        app()
+    except ConfigError as error:
+        _fail(error, EXIT_CONFIG)
+    except MynahError as error:
+        _fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output is gone (`mynah … | head`); Python must not complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    sys.exit(0)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    print(f"mynah: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _settings(config: Path | None, overrides: list[str] | None) -> Settings:
+    from mynah.config import load
+
+    return load(config, overrides or ())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mynah {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(config: ConfigOption = None, set_: SetOption = None) -> None:
+    """Start the server. Prints a READY line when it accepts devices; Ctrl-C stops it."""
+    settings = _settings(config, set_)
+    from mynah.app import run
+
+    raise typer.Exit(run(settings))
+
+
+@app.command()
+def talk(
+    ota: Annotated[
+        str, typer.Option(help="OTA address to ask for the server, as a device does at boot.")
+    ] = "",
+    url: Annotated[str, typer.Option(help="WebSocket address, instead of asking an OTA address.")] = "",
+    text: Annotated[
+        list[str] | None, typer.Option(help="Say this (spoken by flite or eSpeak). Repeatable.")
+    ] = None,
+    wav: Annotated[
+        list[Path] | None, typer.Option(help="Play an audio file into the microphone. Repeatable.")
+    ] = None,
+    mic: Annotated[
+        bool, typer.Option("--mic", help="Use this machine's microphone and loudspeaker.")
+    ] = False,
+    json: JsonOption = False,
+    save: Annotated[Path | None, typer.Option(help="Write the spoken reply to a WAV file.")] = None,
+    mode: Annotated[
+        Literal["auto", "manual", "realtime"], typer.Option(help="Who ends an utterance.")
+    ] = "auto",
+    protocol: Annotated[int | None, typer.Option(min=1, max=3, help="Framing version of audio.")] = None,
+    transport: Annotated[
+        Literal["ws", "mqtt", "pull4g"], typer.Option(help="How to reach the server.")
+    ] = "ws",
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="Send the text as text, without speech.")
+    ] = False,
+    token: Annotated[str, typer.Option(help="Access token; normally it comes from the OTA address.")] = "",
+    device_id: Annotated[str | None, typer.Option(help="Device-Id to present (a MAC address).")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for an answer.")] = None,
+    lang: Annotated[
+        Literal["", "en", "zh"], typer.Option(help="Language of the text; else by its script.")
+    ] = "",
+    voice: Annotated[str | None, typer.Option(help="Voice that speaks the text.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Take any TLS certificate.")] = False,
+) -> None:
+    """Be a device: speak to a server, show the messages and how long each stage took."""
+    from mynah.sim.talk import TalkOptions, run
+    from mynah.wire.messages import ListenMode
+
+    given: dict[str, Any] = {"device_id": device_id, "timeout": timeout, "voice": voice}
+    options = TalkOptions(
+        ota=ota,
+        url=url,
+        text=tuple(text or ()),
+        wav=tuple(wav or ()),
+        mic=mic,
+        json=json,
+        save=save,
+        mode=ListenMode(mode),
+        protocol=protocol,
+        transport=transport,
+        text_only=text_only,
+        token=token,
+        lang=lang,
+        insecure=insecure,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    raise typer.Exit(run(options))
+
+
+@app.command()
+def demo() -> None:
+    """Start a server on free ports, talk to it, and show transcript, answer and latencies."""
+    from mynah.demo import run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def bench(
+    json: JsonOption = False,
+    only: Annotated[list[str] | None, typer.Option(help="Run only this measurement. Repeatable.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the JSON to a file as well.")
+    ] = None,
+) -> None:
+    """Measure what the parts of the server cost on this machine."""
+    from mynah.bench import run
+
+    raise typer.Exit(run(json, only, output))
+
+
+@app.command()
+def providers(
+    name: Annotated[str, typer.Argument(help="Show the options of one, e.g. LLM.openai.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """List the AI services that can be configured, or the options of one."""
+    from mynah.listing import show_options, show_providers
+
+    if name:
+        show_options(name, json)
+    else:
+        show_providers(json)
+
+
+@app.command()
+def doctor(config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False) -> None:
+    """Check whether this machine has what the server needs."""
+    from mynah.doctor import run
+
+    raise typer.Exit(run(config, tuple(set_ or ()), json))
+
+
+@config_app.command("show")
+def config_show(config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False) -> None:
+    """Print the settings in effect as YAML, secrets masked."""
+    from mynah.listing import show_settings
+
+    show_settings(_settings(config, set_), json)
+
+
+@config_app.command("validate")
+def config_validate(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Settings file; else the default ones.")
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Say everything that is wrong with a settings file; exit code 2 if anything is."""
+    from mynah.listing import validate
+
+    raise typer.Exit(validate(file, tuple(set_ or ())))
+
+
+@config_app.command("reference")
+def config_reference() -> None:
+    """Print the documentation of all settings as Markdown."""
+    from mynah.config import settings_reference
+
+    sys.stdout.write(settings_reference())
+
+
+if __name__ == "__main__":
+    main()
