@@ -39,7 +39,7 @@ _WORDS = {
     "**": "^", "//": "/", "×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "√": "sqrt",
 }  # fmt: skip
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d[\d,]*(?:\.\d+)?|\.\d+)|(?P<word>"
+    r"\s*(?:(?P<number>[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)|(?P<word>"
     + "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True))
     + r")|(?P<sign>[-+*/^%()²³]))"
 )
@@ -168,7 +168,7 @@ class Parser:
 
     def _starts_operand(self) -> bool:
         token = self._peek()
-        return token[:1].isdigit() or token[:1] == "." or token in {"(", "sqrt"}
+        return _is_number(token) or token in {"(", "sqrt"}
 
     def _unary(self) -> Term:
         sign = self._take("+", "-")
@@ -195,7 +195,7 @@ class Parser:
         if self._take("sqrt"):
             return self._root(self._nested(self._unary))
         token = self._peek()
-        if not (token[:1].isdigit() or token[:1] == "."):
+        if not _is_number(token):
             _not_understood()
         self._at += 1
         value = Fraction(token.replace(",", ""))
@@ -240,6 +240,11 @@ class Parser:
             operators=term.operators + 1,
             has_brackets=term.has_brackets,
         )
+
+
+def _is_number(token: str) -> bool:
+    # Not isdigit(), for which a superscript is a digit.
+    return token != "" and token[0] in "0123456789."
 
 
 def _not_understood() -> NoReturn:
