@@ -101,6 +101,8 @@ async def discover(
 
     Like firmware this takes nothing but 200 for a success and follows no redirect.
     """
+    if not url.startswith(("http://", "https://")):
+        raise ConnectError(f"{url} is not an OTA address; it looks like http://host:8003/xiaozhi/ota/")
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with (

@@ -50,29 +50,30 @@ def speak(text: str, voice: str = DEFAULT_VOICE, *, language: str = "") -> bytes
     if len(text) > MAX_TEXT:
         raise AudioError(f"{len(text)} characters are too long for one utterance (limit {MAX_TEXT})")
     language = language or language_of(text)
-    with_flite = language == "en" and voice in FLITE_VOICES
-    if with_flite and shutil.which("flite") is None:
-        if voice != DEFAULT_VOICE:
-            raise AudioError(f"the voice {voice!r} needs flite: apt-get install flite")
-        with_flite = False
-    speaker = f"flite-{voice}" if with_flite else _ESPEAK_VOICES.get(language, language)
-    if not with_flite and voice not in FLITE_VOICES:
+    flite = shutil.which("flite") if language == "en" and voice in FLITE_VOICES else None
+    if flite is not None:
+        speaker = f"flite-{voice}"
+    elif voice not in FLITE_VOICES:
         speaker = voice
+    elif language == "en" and voice != DEFAULT_VOICE:
+        raise AudioError(f"the voice {voice!r} needs flite: apt-get install flite")
+    else:
+        speaker = _ESPEAK_VOICES.get(language, language)
     folder = _cache_folder()
     cached = folder / (hashlib.sha256(f"{speaker}\0{text}".encode()).hexdigest() + ".pcm")
     if cached.is_file():
         return cached.read_bytes()
-    pcm = _flite(text, voice, folder) if with_flite else _espeak(text, speaker)
+    pcm = _flite(flite, text, voice, folder) if flite else _espeak(text, speaker)
     if not pcm:
         raise AudioError(f"nothing in {text!r} can be spoken")
     _store(cached, pcm)
     return pcm
 
 
-def _flite(text: str, voice: str, folder: Path) -> bytes:
+def _flite(program: str, text: str, voice: str, folder: Path) -> bytes:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wav = Path(scratch) / "speech.wav"
-        command = ["flite", "-voice", voice, "-t", text, "-o", str(wav)]
+        command = [program, "-voice", voice, "-t", text, "-o", str(wav)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=_FLITE_TIMEOUT_S, check=False)  # noqa: S603
         except (OSError, subprocess.TimeoutExpired) as error:
