@@ -164,14 +164,11 @@ def test_talk_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(talk, "run", run)
     assert mynah(monkeypatch, "talk", "--text", "hello") == 0
     assert seen[0] == talk.TalkOptions(text=("hello",))
-    assert (
-        mynah(
-            monkeypatch, "talk", "--ota", "http://h/", "--url", "ws://h/", "--text", "a", "--text", "b",
-            "--wav", "x.wav", "--mic", "--json", "--save", "r.wav", "--mode", "manual", "--protocol", "3", "--transport", "ws",
-            "--text-only", "--token", "t", "--device-id", "aa:bb:cc:dd:ee:01", "--timeout", "5", "--lang", "en",
-            "--voice", "kal", "--insecure",
-        ) == 0
-    )  # fmt: skip
+    given = (
+        "--ota http://h/ --url ws://h/ --text a --text b --wav x.wav --mic --json --save r.wav --mode manual --protocol 3 "
+        "--transport ws --text-only --token t --device-id aa:bb:cc:dd:ee:01 --timeout 5 --lang en --voice kal --insecure"
+    )
+    assert mynah(monkeypatch, "talk", *given.split()) == 0
     assert seen[1] == talk.TalkOptions(
         ota="http://h/", url="ws://h/", text=("a", "b"), wav=(Path("x.wav"),), mic=True, json=True, save=Path("r.wav"),
         mode=ListenMode.MANUAL, protocol=3, transport="ws", text_only=True, token="t", device_id="aa:bb:cc:dd:ee:01",

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mynah import config
 from mynah.errors import PortInUseError
@@ -27,12 +29,12 @@ class Site:
     """A running server and raw requests to it."""
 
     def __init__(self, *overrides: str) -> None:
-        settings = config.defaults("server.auth.enabled=false", *overrides)
-        authenticator = Authenticator(settings, TokenIssuer(b"0123456789abcdef"))
+        made = config.defaults("server.auth.enabled=false", *overrides)
+        authenticator = Authenticator(made, TokenIssuer(b"0123456789abcdef"))
         self.ready = True
         self.http = DeviceHttp(
-            settings,
-            OtaService(settings, 8000, authenticator),
+            made,
+            OtaService(made, 8000, authenticator),
             lambda: self.ready,
             routes=[web.get("/fails", self._fail)],
         )
@@ -208,6 +210,24 @@ async def test_garbage_gets_a_400_or_a_closed_connection(site: Site) -> None:
     assert (await site.get("/healthz"))[0] == 200
 
 
+def test_any_bytes_in_header_and_body_get_an_answer() -> None:
+    with asyncio.Runner() as runner:
+        site = runner.run(Site("server.limits.http_timeout_s=1").__aenter__())
+
+        @settings(max_examples=60, deadline=None)
+        @given(st.binary(max_size=200), st.binary(max_size=200))
+        def check(header: bytes, body: bytes) -> None:
+            head = b"POST /xiaozhi/ota/ HTTP/1.1\r\nHost: h\r\nDevice-Id: %s\r\nContent-Length: %d\r\n\r\n"
+            answer = runner.run(site.send(head % (header, len(body)) + body))
+            assert not answer or answer.split()[1] in {b"200", b"400"}
+            if not set(header) - set(b"0123456789abcdef:"):
+                assert parse(answer)[0] == 200
+
+        check()
+        assert parse(runner.run(site.send(posted(BODY))))[0] == 200
+        runner.run(site.http.stop())
+
+
 async def test_slow_clients_are_hung_up_on() -> None:
     async with Site("server.limits.http_timeout_s=0.3") as site:
         loop = asyncio.get_running_loop()
@@ -222,17 +242,15 @@ async def test_slow_clients_are_hung_up_on() -> None:
 
 
 async def test_a_slow_answer_is_not_cut() -> None:
-    settings = config.defaults("server.auth.enabled=false", "server.limits.http_timeout_s=0.1")
-    authenticator = Authenticator(settings, TokenIssuer(b"0123456789abcdef"))
+    made = config.defaults("server.auth.enabled=false", "server.limits.http_timeout_s=0.1")
+    authenticator = Authenticator(made, TokenIssuer(b"0123456789abcdef"))
 
     async def slow(request: web.Request) -> web.Response:
         await asyncio.sleep(0.3)
         return web.Response(text="done")
 
     site = Site()
-    site.http = DeviceHttp(
-        settings, OtaService(settings, 1, authenticator), lambda: True, [web.get("/slow", slow)]
-    )
+    site.http = DeviceHttp(made, OtaService(made, 1, authenticator), lambda: True, [web.get("/slow", slow)])
     async with site:
         assert (await site.get("/slow"))[2] == b"done"
 
