@@ -68,7 +68,10 @@ def http(status: str, body: bytes = b"", extra: str = "") -> bytes:
         (http("404 Not Found"), "answered 404, and devices take only 200"),
         (http("301 Moved", extra="Location: http://127.0.0.1:1/\r\n"), "answered 301"),
         (http("200 OK", b"<html>"), "not an OTA answer"),
-        (http("200 OK", b'{"websocket":{"url":"x","a_very_long_key_it_is":1}}'), "flash keys have at most 15"),
+        (
+            http("200 OK", b'{"websocket":{"url":"x","a_very_long_key_it_is":1}}'),
+            "flash keys have at most 15",
+        ),
         (http("200 OK", b" " * 70_000), "answered more than 65536 bytes"),
         (b"nonsense\r\n\r\n", "cannot ask"),
     ],

@@ -1,0 +1,244 @@
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
+import wave
+from pathlib import Path
+
+import pytest
+
+from mynah.audio.pcm import write_wav
+from mynah.sim.talk import TalkOptions, run
+from mynah.wire.messages import ListenMode
+
+from .scripted import Connection, ScriptedServer, silent, tone
+from .test_soundcard import FakeStream, sounddevice
+
+__all__ = ["sounddevice"]
+
+
+async def echo(connection: Connection) -> None:
+    """Answers typed text, and spoken utterances that end with a released button."""
+    await connection.hello()
+    while True:
+        message = await connection.next()
+        if message["type"] == "listen" and message["state"] == "detect":
+            await connection.answer(f"You said {message['text']}.", 4, stt=message["text"])
+        elif message["type"] == "listen" and message["state"] == "stop":
+            await connection.answer("I heard you.", 4, stt="spoken")
+
+
+def test_json_is_one_object_with_the_promised_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer(echo, token="t").in_thread() as server:
+        assert run(TalkOptions(ota=server.ota_url, text=("hello",), text_only=True, json=True)) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    report = json.loads(out)
+    assert report["ok"] is True
+    assert (report["stt"], report["answer"], report["emotion"]) == ("hello", "You said hello.", "happy")
+    assert report["audio_seconds"] == pytest.approx(0.24)
+    assert 30 < report["first_audio_ms"] < 500
+    assert set(report["stages"]) == {
+        "discover",
+        "connect",
+        "hello",
+        "stt",
+        "tts_start",
+        "first_audio",
+        "complete",
+    }
+    assert not any(report["counters"].values())
+    assert len(report["turns"]) == 1
+    assert report["turns"][0]["answer"] == "You said hello."
+    detect = next(m for m in report["messages"] if m.get("state") == "detect")
+    assert (detect["direction"], detect["type"], detect["text"]) == ("up", "listen", "hello")
+    assert all(message["at_ms"] >= 0 for message in report["messages"])
+
+
+def test_a_spoken_turn_is_shown_and_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question, reply = tmp_path / "question.wav", tmp_path / "reply.wav"
+    write_wav(question, tone(0.3), 16000)
+    with ScriptedServer(echo).in_thread() as server:
+        options = TalkOptions(
+            url=server.ws_url, wav=(question,), mode=ListenMode.MANUAL, save=reply, protocol=3
+        )
+        assert run(options) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for part in (
+        "↑ listen start manual",
+        "↑ audio: 9 packets, 0.54 s",
+        "↓ stt",
+        "spoken",
+        "↓ tts sentence_start",
+        "I heard you.",
+        "↓ audio: 4 packets, 0.24 s",
+        "end of speech → first audio",
+        f"saved {reply}",
+    ):
+        assert part in out
+    with wave.open(str(reply)) as wav:
+        assert (wav.getframerate(), wav.getnchannels()) == (16000, 1)
+        assert wav.getnframes() == 4 * 960
+
+
+def test_several_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer(echo).in_thread() as server:
+        options = TalkOptions(url=server.ws_url, text=("one", "[two]"), text_only=True, json=True)
+        assert run(options) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [turn["answer"] for turn in report["turns"]] == ["You said one.", "You said [two]."]
+    assert report["answer"] == "You said [two]."
+    assert report["audio_seconds"] == pytest.approx(0.48)
+    assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize(("text", "language"), [("现在几点了", "zh-CN"), ("What time is it?", "en-US")])
+def test_text_is_spoken_first(text: str, language: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer(echo).in_thread() as server:
+        options = TalkOptions(
+            ota=server.ota_url, text=(text,), mode=ListenMode.MANUAL, json=True, device_id="02:00:00:00:00:AB"
+        )
+        assert run(options) == 0
+    assert json.loads(capsys.readouterr().out)["answer"] == "I heard you."
+    assert len(server.connections[0].audio) > 10
+    headers, _ = server.ota_requests[0]
+    assert headers["Accept-Language"] == language
+    assert headers["Device-Id"] == "02:00:00:00:00:ab"
+
+
+def test_faults_and_failures_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    async def rude(connection: Connection) -> None:
+        await connection.hello()
+        await connection.until("listen")
+        await connection.socket.send_str("[junk]")
+        await connection.drain()
+
+    with ScriptedServer(rude).in_thread() as server:
+        assert run(TalkOptions(url=server.ws_url, text=("x",), text_only=True, timeout=0.2)) == 1
+    out, err = capsys.readouterr()
+    assert "unreadable_messages" in out
+    assert err == "no answer came within 0.2 s\n"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def fails(options: TalkOptions, capsys: pytest.CaptureFixture[str]) -> str:
+    assert run(options) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    for options in (
+        TalkOptions(url=f"ws://{address}/", text=("x",), text_only=True),
+        TalkOptions(ota=f"http://{address}/", text=("x",), text_only=True),
+    ):
+        err = fails(options, capsys)
+        assert address in err
+        assert "mynah serve" in err
+
+
+def test_a_token_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer(echo, token="secret").in_thread() as server:
+        err = fails(TalkOptions(url=server.ws_url, text=("x",), text_only=True), capsys)
+        assert "pass --token, or --ota" in err
+        options = TalkOptions(url=server.ws_url, token="secret", text=("x",), text_only=True)
+        assert run(options) == 0
+
+
+def test_failures_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    options = TalkOptions(url=f"ws://127.0.0.1:{free_port()}/", text=("x",), text_only=True, json=True)
+    assert run(options) == 1
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["ok"] is False
+    assert report["error"] == err.strip()
+    assert (report["answer"], report["first_audio_ms"], report["turns"]) == ("", None, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (TalkOptions(), "pass --text, --wav or --mic"),
+        (TalkOptions(text=("x",), transport="mqtt"), "the transport mqtt is not available"),
+        (TalkOptions(text=("x",), ota="http://x/", url="ws://x/"), "either --ota or --url"),
+        (TalkOptions(text=(" ",)), "there is no text to speak"),
+        (TalkOptions(wav=(Path("/no/such.wav"),)), "no such audio file: /no/such.wav"),
+        (TalkOptions(mic=True, mode=ListenMode.MANUAL), "--mic needs --mode auto or realtime"),
+    ],
+)
+def test_arguments_that_make_no_sense(
+    options: TalkOptions, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reason in fails(options, capsys)
+
+
+def test_a_reply_that_cannot_be_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer(echo).in_thread() as server:
+        options = TalkOptions(url=server.ws_url, text=("x",), text_only=True, save=Path("/no/such/reply.wav"))
+        assert run(options) == 1
+    assert "cannot write /no/such/reply.wav" in capsys.readouterr().err
+
+
+def test_microphone(sounddevice: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.hello()
+        await connection.until("listen", state="start", mode="realtime")
+        await connection.audio_frames(3)
+        await connection.answer("Heard.", 3, stt="live")
+        await asyncio.sleep(0.1)
+
+    def record() -> None:
+        while "close" not in FakeStream.made[0].log if FakeStream.made else time.monotonic() < deadline:
+            if FakeStream.made:
+                FakeStream.made[0].record(tone(0.06))
+            time.sleep(0.06)
+
+    deadline = time.monotonic() + 10
+    recorder = threading.Thread(target=record)
+    recorder.start()
+    with ScriptedServer(script).in_thread() as server:
+        assert run(TalkOptions(url=server.ws_url, mic=True, mode=ListenMode.REALTIME)) == 0
+    recorder.join(5)
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "Heard." in out
+    assert len(server.connections[0].audio) >= 3
+    assert any(FakeStream.made[1].play(960 * 2))
+
+
+def test_ctrl_c_ends_quietly() -> None:
+    program = (
+        "import sys; from mynah.sim.talk import TalkOptions, run;"
+        "sys.exit(run(TalkOptions(url=sys.argv[1], text=('x',), text_only=True)))"
+    )
+    with ScriptedServer(silent).in_thread() as server:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-c", program, server.ws_url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "detect" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert err == "interrupted\n"
