@@ -1,0 +1,195 @@
+"""A whole turn through the real server over real sockets, with test doubles whose delays are known.
+
+What is left after their delays is the server's own share. The server is a process of its own; the device is
+the simulated one, speaking in real time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from mynah.bench.report import Result, distribution
+from mynah.config import Settings, load
+from mynah.dialogue import speak as dialogue_speak
+from mynah.dialogue.text import SentenceSplitter
+from mynah.errors import ConfigError, MynahError
+from mynah.providers import registry
+from mynah.providers.asr.fake import FakeAsr
+from mynah.providers.base import Kind, LlmRequest, TextDelta, VadProvider
+from mynah.providers.llm.fake import FakeLlm
+from mynah.providers.tts.fake import FakeTts
+from mynah.sim.device import Direction, Observer, SimulatedDevice
+from mynah.sim.microphone import Microphone
+from mynah.sim.voice import speak
+from mynah.wire.messages import DeviceMessage, ListenMode, ReceivedMessage, Tts
+
+TURNS = 30
+"""Turns per mode: enough for a p95 that means something within a minute and a half."""
+_QUESTION = "What time is it?"
+_ANSWER_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 30.0
+_PAUSE_S = 0.3
+"""Between two turns, so that what one leaves behind does not count for the next."""
+
+
+class _Watch(Observer):
+    """Notes the first audio and the end of each reply."""
+
+    def __init__(self) -> None:
+        self.first_audio: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.stopped = asyncio.Event()
+
+    def renew(self) -> None:
+        """Get ready for the next turn."""
+        self.first_audio = asyncio.get_running_loop().create_future()
+        self.stopped.clear()
+
+    def on_audio(self, direction: Direction, packet: bytes, at_s: float) -> None:  # noqa: ARG002
+        """Note the first packet of the reply."""
+        if direction is Direction.DOWN and not self.first_audio.done():
+            self.first_audio.set_result(at_s)
+
+    def on_message(
+        self,
+        direction: Direction,
+        message: DeviceMessage | ReceivedMessage,
+        at_s: float,  # noqa: ARG002
+    ) -> None:
+        """Note the end of the reply."""
+        if direction is Direction.DOWN and isinstance(message, Tts) and message.state == "stop":
+            self.stopped.set()
+
+
+def turns() -> Iterator[Result]:
+    """Manual mode: button released → first audio. Auto mode: end of speech → first audio."""
+    settings = load(fakes_file(), environ={})
+    delays = asyncio.run(known_delays_ms(settings))
+    speech = speak(_QUESTION)
+    with tempfile.TemporaryDirectory() as folder:
+        program = "import sys; from mynah.bench import turn; sys.exit(turn.serve(*sys.argv[1:]))"
+        command = [sys.executable, "-c", program, str(fakes_file()), folder]
+        with subprocess.Popen(  # noqa: S603 - ourselves
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as server:
+            try:
+                url = _ready_url(server)
+                # asyncio's own loop: uvloop's clock only knows whole milliseconds.
+                manual = asyncio.run(_converse(url, ListenMode.MANUAL, speech))
+                auto = asyncio.run(_converse(url, ListenMode.AUTO, speech))
+            finally:
+                server.terminate()
+    note = f"turn: the fakes' delays up to the first audio are {delays:g} ms"
+    yield distribution("turn, manual", "listen stop → first audio", "ms", manual, note)
+    yield distribution("turn, manual", "above the fakes' delays", "ms", [value - delays for value in manual])
+    vad = cast(VadProvider[Any], registry.create(Kind.VAD, *settings.entry(Kind.VAD)))
+    silence = vad.capabilities.min_silence_ms
+    note = (
+        f"turn, auto: the delays are the fakes' {delays:g} ms and {silence} ms of silence; "
+        "waiting for whole packets (60 ms) and decisions (32 ms) and Silero's own reluctance come on top"
+    )
+    yield distribution("turn, auto", "end of speech → first audio", "ms", auto, note)
+    above = [value - delays - silence for value in auto]
+    yield distribution("turn, auto", "above the delays", "ms", above)
+
+
+def fakes_file() -> Path:
+    """Return ``benchmarks/fakes.yaml``: below the current folder, or of the source tree. Raises ConfigError."""
+    places = [Path.cwd(), Path(__file__).resolve().parents[3]]
+    for place in places:
+        path = place / "benchmarks" / "fakes.yaml"
+        if path.is_file():
+            return path
+    raise ConfigError("benchmarks/fakes.yaml is not here: run `mynah bench` in a source tree, or use --only")
+
+
+async def known_delays_ms(settings: Settings) -> float:
+    """Return what the configured fakes' delays up to the first audio add up to, in ms."""
+    asr, llm, tts = (registry.create(kind, *settings.entry(kind)) for kind in (Kind.ASR, Kind.LLM, Kind.TTS))
+    if not (isinstance(asr, FakeAsr) and isinstance(llm, FakeLlm) and isinstance(tts, FakeTts)):
+        raise ConfigError("the turn is measured with providers of type fake only: their delays are known")
+    splitter = SentenceSplitter()
+    tokens = 0
+    async for chunk in llm.generate(LlmRequest(messages=())):
+        if isinstance(chunk, TextDelta):
+            tokens += 1
+            if splitter.feed(chunk.text):
+                break
+    waits = llm.options.delay_ms + (tokens - 1) * llm.options.token_ms
+    return asr.options.delay_ms + waits + tts.options.delay_ms
+
+
+def _ready_url(server: subprocess.Popen[str]) -> str:
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    if not line.startswith("READY ws="):
+        raise MynahError("the server did not start: try `mynah serve -c benchmarks/fakes.yaml`")
+    return line.split()[1].removeprefix("ws=")
+
+
+async def _converse(url: str, mode: ListenMode, speech: bytes) -> list[float]:
+    """Hold a conversation and return the time to the first audio of each turn, in ms."""
+    watch = _Watch()
+    device = SimulatedDevice(observer=watch, record=False)
+    async with asyncio.timeout(_START_TIMEOUT_S):
+        await device.open(url)
+    microphone = Microphone(device)
+    streaming = asyncio.create_task(microphone.run())
+    try:
+        return [await _turn(device, microphone, watch, mode, speech) for _ in range(TURNS)]
+    except TimeoutError as error:
+        raise MynahError(f"no answer within {_ANSWER_TIMEOUT_S:g} s in {mode} mode") from error
+    finally:
+        streaming.cancel()
+        await asyncio.gather(streaming, return_exceptions=True)
+        await device.close()
+
+
+async def _turn(
+    device: SimulatedDevice, microphone: Microphone, watch: _Watch, mode: ListenMode, speech: bytes
+) -> float:
+    """Ask, wait for the first sound of the answer, cut it off."""
+    loop = asyncio.get_running_loop()
+    watch.renew()
+    utterance = microphone.say(speech)
+    if not device.mic_open:
+        device.listen(mode)
+    async with asyncio.timeout(len(speech) / 32000 + _ANSWER_TIMEOUT_S):
+        await utterance.finished.wait()
+        if mode is ListenMode.MANUAL:
+            asked = loop.time()
+            device.stop_listening()
+        else:
+            asked = utterance.ended_at or loop.time()
+        heard = await watch.first_audio
+        device.abort()
+        await watch.stopped.wait()
+        while (
+            mode is ListenMode.AUTO and not device.mic_open
+        ):  # it listens again when its buffer has played out
+            await device.changed()
+    await asyncio.sleep(_PAUSE_S)
+    return (heard - asked) * 1000
+
+
+def serve(config: str, folder: str) -> int:
+    """Be the server under test, with ``config``; everything it writes goes to ``folder``. Returns the exit code."""
+    from mynah import app
+
+    # Fakes say the same words in every turn: with the cache of spoken phrases only the first turn would be
+    # whole.
+    dialogue_speak.CACHED_TEXT_CHARS = 0
+    overrides = [
+        "server.ip=127.0.0.1",
+        "server.port=0",
+        "server.http_port=0",
+        "log.log_level=WARNING",
+        f"log.log_dir={folder}",
+        f"log.data_dir={folder}",
+    ]
+    return app.run(load(Path(config), overrides, environ={}))
