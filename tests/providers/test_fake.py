@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from mynah import config
 from mynah.errors import ProviderUnavailableError
 from mynah.providers import registry
 from mynah.providers.base import (
@@ -26,6 +27,7 @@ from mynah.providers.base import (
     TtsProvider,
     TtsRequest,
 )
+from mynah.providers.tts.fake import babble
 from tests.virtual_time import virtual
 
 FAKES_YAML = Path(__file__).parents[2] / "benchmarks" / "fakes.yaml"
@@ -105,9 +107,19 @@ async def test_tts_says_nothing_for_an_empty_sentence() -> None:
     assert [piece async for piece in fake(Kind.TTS).synthesize(TtsRequest(text="  "))] == []
 
 
-def test_babble_sounds_like_speech_to_the_real_detector() -> None:
-    numpy_silero = pytest.importorskip("mynah.providers.vad.silero", reason="the detector is not built yet")
-    assert numpy_silero.SileroVad.summary
+async def test_babble_sounds_like_speech_to_the_real_detector() -> None:
+    vad: Any = registry.create(Kind.VAD, "SileroVAD", {"type": "silero"})
+    await vad.start()
+    try:
+        engine = vad.engine()
+        sound = np.frombuffer(babble(2.0), "<i2").astype(np.float32) / 32768
+        slot = np.array([engine.open()])
+        size = engine.chunk_samples
+        chunks = sound[: len(sound) // size * size].reshape(-1, 1, size)
+        heard = [float(engine.process(slot, chunk)[0]) for chunk in chunks]
+    finally:
+        await vad.stop()
+    assert sum(one > 0.5 for one in heard) > 0.5 * len(heard)
 
 
 async def use_once(provider: Provider[Any]) -> None:
@@ -148,13 +160,16 @@ async def test_hang_outlasts_every_time_out_and_can_be_cancelled(kind: Kind) -> 
             await use_once(fake(kind, hang=True))
 
 
-def test_benchmark_configuration_names_real_options() -> None:
-    raw = yaml.safe_load(FAKES_YAML.read_text(encoding="utf-8"))
-    for section, name in raw["selected_module"].items():
-        if section != "VAD":
-            registry.create(Kind(section), name, raw[section][name])
-    assert raw["selected_module"]["Intent"] == "nointent"
-    assert raw["VAD"]["SileroVAD"]["min_silence_duration_ms"] == 200
+def test_benchmark_configuration_loads() -> None:
+    settings = config.load(FAKES_YAML, environ={})
+    assert settings.server.auth.enabled is False
+    made: dict[Kind, Any] = {}
+    for section in ("VAD", "ASR", "LLM", "TTS", "Memory", "Intent"):
+        name = getattr(settings.selected_module, section)
+        made[Kind(section)] = registry.create(Kind(section), name, getattr(settings, section)[name])
+    assert made[Kind.VAD].capabilities.min_silence_ms == 200
+    assert not made[Kind.INTENT].offers_tools
+    assert [made[kind].options.type for kind in (Kind.ASR, Kind.LLM, Kind.TTS)] == ["fake"] * 3
 
 
 def test_benchmark_delays_are_the_published_ones() -> None:

@@ -201,7 +201,8 @@ async def test_request_carries_messages_tools_and_options(server: str) -> None:
         "top_k": 50,
         "frequency_penalty": 0,
         "extra_headers": {"X-Extra": "1"},
-        "extra_body": {"enable_thinking": False, "stream_options": None},
+        "extra_body": {"enable_thinking": False},
+        "stream_usage": False,
     }
     told = json.loads(text_of(await reply_of(server, "echo", request, **options)))
     assert told["body"] == {

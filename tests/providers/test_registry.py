@@ -122,6 +122,7 @@ def test_two_packages_for_one_type(plugins: dict[str, str]) -> None:
         ({"type": "zzz"}, ["unknown LLM type 'zzz'", "available:"]),
         ({"type": 3}, ["LLM.Mine.type: must be a text"]),
         ({**GOOD, "model": "m"}, ["LLM.Mine.model: unknown key", "did you mean 'model_name'", "url"]),
+        ({**GOOD, "base_url": "http://a", "url": "http://b"}, ["LLM.Mine.url: the same setting as base_url"]),
         ({"type": "keyed", "api_key": "k-1"}, ["LLM.Mine.model_name: missing", "the model's name"]),
         ({**GOOD, "tries": "many"}, ["LLM.Mine.tries", "integer"]),
         ({**GOOD, "tries": "many", "x": 1}, ["LLM.Mine.tries", "LLM.Mine.x"]),

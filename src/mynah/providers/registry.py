@@ -199,7 +199,11 @@ def _explain(where: str, options: type[ProviderOptions], detail: ErrorDetails) -
     key = f"{where}.{path}" if path else where
     known = [name for field_name, field in options.model_fields.items() for name in _names(field_name, field)]
     if detail["type"] == "extra_forbidden":
-        meant = _meant(str(detail["loc"][-1]), known)
+        word = str(detail["loc"][-1])
+        field = _field_of(options, word) if len(detail["loc"]) == 1 else None
+        if field is not None:
+            return f"{key}: the same setting as {' and '.join(set(_names(word, field)) - {word})}; keep one of them"
+        meant = _meant(word, known)
         return f"{key}: unknown key{meant}; known keys: {', '.join(sorted(known))}"
     if detail["type"] == "missing":
         field = _field_of(options, str(detail["loc"][0]))

@@ -67,6 +67,9 @@ class OpenAiOptions(ProviderOptions):
     top_k: int | None = Field(default=None, ge=0, description="only where the service knows it (Qwen, vLLM)")
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2, description="against repetition")
     timeout: float = Field(default=120.0, gt=0, description="longest time for a whole reply, in seconds")
+    stream_usage: bool = Field(
+        default=True, description="ask for token counts; false for a service that refuses stream_options"
+    )
     max_connections: int = Field(
         default=256, gt=0, description="replies at the same time; more wait until one is finished"
     )
@@ -74,7 +77,8 @@ class OpenAiOptions(ProviderOptions):
         default_factory=dict, description="further HTTP headers, such as api-key for Azure"
     )
     extra_body: Mapping[str, Any] = Field(
-        default_factory=dict, description="further fields of the request; null takes one of ours out"
+        default_factory=dict,
+        description="further fields of the request, such as enable_thinking: false; they win over ours",
     )
 
 
@@ -171,7 +175,7 @@ class OpenAiLlm(LlmProvider[OpenAiOptions]):
             "model": options.model_name,
             "messages": [_message(message, names) for message in request.messages],
             "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream_options": {"include_usage": True} if options.stream_usage else None,
             "temperature": options.temperature,
             "max_tokens": options.max_tokens,
             "top_p": options.top_p,
