@@ -1,0 +1,83 @@
+"""A conversation with the built-in responder: real tools, real reminders, a simulated device, a fixed clock."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from mynah.dialogue.reminders import SessionReminders
+from mynah.providers.base import ChatMessage, Finish, LlmRequest, Role, TextDelta, ToolCall
+from mynah.providers.llm.builtin import BuiltinLlm, BuiltinLlmOptions
+from mynah.sim.mcp_server import DeviceMcpServer
+from mynah.texts import detect_language
+from mynah.tools.base import ToolContext
+from mynah.tools.device_mcp import DeviceMcp
+from mynah.tools.loader import load_plugins
+from mynah.tools.toolbox import Toolbox
+
+NOW = datetime(2026, 11, 21, 15, 5, tzinfo=ZoneInfo("Europe/Berlin"))
+TOOLBOX = Toolbox(load_plugins().functions)
+MAX_ROUNDS = 5
+
+
+class Talk:
+    """One conversation. `say` returns the answer; ``face`` and ``called`` tell more about the last one."""
+
+    def __init__(self) -> None:
+        self.device = DeviceMcpServer()
+        self.messages: list[ChatMessage] = [ChatMessage(Role.SYSTEM, "You are a friendly assistant.")]
+        self.reminders = SessionReminders(lambda text: None)
+        self.face = ""
+        self.called: list[ToolCall] = []
+        self.ended = False
+        self.deltas: list[str] = []
+        self.offers_tools = True
+        self._llm = BuiltinLlm("builtin", BuiltinLlmOptions())
+        self._mcp = DeviceMcp(self._send)
+        self._tools = TOOLBOX.for_session(self._mcp)
+
+    async def connect(self) -> None:
+        """Let the assistant find the device's tools."""
+        assert await self._mcp.discover() == ""
+
+    async def say(self, said: str, language: str = "") -> str:
+        """Return the answer, without the emoji in front of it."""
+        language = language or detect_language(said)
+        context = ToolContext("device", language, lambda: NOW, self.reminders)
+        self.messages.append(ChatMessage(Role.USER, said))
+        self.called = []
+        for _ in range(MAX_ROUNDS):
+            calls = await self._generate(language)
+            if not calls:
+                break
+            self.called += calls
+            self.messages.append(ChatMessage(Role.ASSISTANT, "", tuple(calls)))
+            for call in calls:
+                result = await self._tools.call(context, call)
+                self.ended |= result.end_session
+                self.messages.append(
+                    ChatMessage(Role.TOOL, result.content, tool_call_id=call.id, name=call.name)
+                )
+        answer = "".join(self.deltas)
+        self.messages.append(ChatMessage(Role.ASSISTANT, answer))
+        self.face, _, words = answer.partition(" ")
+        return words
+
+    async def _generate(self, language: str) -> list[ToolCall]:
+        offered = self._tools.specs() if self.offers_tools else ()
+        chunks = [
+            chunk async for chunk in self._llm.generate(LlmRequest(tuple(self.messages), offered, language))
+        ]
+        assert isinstance(chunks[-1], Finish)
+        assert not any(isinstance(chunk, Finish) for chunk in chunks[:-1])
+        self.deltas = [chunk.text for chunk in chunks if isinstance(chunk, TextDelta)]
+        calls = [chunk for chunk in chunks if isinstance(chunk, ToolCall)]
+        assert not (self.deltas and calls)
+        assert chunks[-1].reason == ("tool_calls" if calls else "stop")
+        return calls
+
+    def _send(self, payload: dict[str, object]) -> None:
+        reply = self.device.handle(payload)
+        if reply is not None:
+            asyncio.get_running_loop().call_soon(self._mcp.receive, reply)
