@@ -165,8 +165,9 @@ def test_talk_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mynah(monkeypatch, "talk", "--text", "hello") == 0
     assert seen[0] == talk.TalkOptions(text=("hello",))
     given = (
-        "--ota http://h/ --url ws://h/ --text a --text b --wav x.wav --mic --json --save r.wav --mode manual --protocol 3 "
-        "--transport ws --text-only --token t --device-id aa:bb:cc:dd:ee:01 --timeout 5 --lang en --voice kal --insecure"
+        "--ota http://h/ --url ws://h/ --text a --text b --wav x.wav --mic --json --save r.wav --mode manual "
+        "--protocol 3 --transport ws --text-only --token t --device-id aa:bb:cc:dd:ee:01 --timeout 5 --lang en "
+        "--voice kal --insecure"
     )
     assert mynah(monkeypatch, "talk", *given.split()) == 0
     assert seen[1] == talk.TalkOptions(
