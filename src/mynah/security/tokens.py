@@ -37,12 +37,12 @@ _MAC: Final = re.compile(r"[0-9a-f]{2}([:_-][0-9a-f]{2}){5}")
 
 def normal_device_id(text: str) -> str:
     """Return a Device-Id as it is compared: lower case, a MAC address with colons."""
-    text = text.strip().lower()[:MAX_ID_CHARS]
+    text = text.strip().lower()[:MAX_ID_CHARS].rstrip()
     return text.replace("-", ":").replace("_", ":") if _MAC.fullmatch(text) else text
 
 
 def _normal_client_id(text: str) -> str:
-    return text.strip()[:MAX_ID_CHARS]
+    return text.strip()[:MAX_ID_CHARS].rstrip()
 
 
 class TokenIssuer:
