@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
+from importlib import resources
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mynah.dialogue.emotion import FACES
-from mynah.providers.base import ChatMessage, Finish, Kind, LlmRequest, Role, TextDelta, ToolCall, ToolSpec
+from mynah.providers.base import (
+    ChatMessage,
+    Finish,
+    Kind,
+    LlmChunk,
+    LlmRequest,
+    Role,
+    TextDelta,
+    ToolCall,
+    ToolSpec,
+)
 from mynah.providers.commands import load_commands
 from mynah.providers.llm import builtin_answers
 from mynah.providers.llm.builtin import BuiltinLlm, BuiltinLlmOptions, _pieces
@@ -152,3 +166,34 @@ async def test_languages_have_the_same_commands(language: str) -> None:
 
 async def test_very_long_text_is_not_understood_quickly(talk: Talk) -> None:
     assert await talk.say("tell me " * 2000) == variants("no_model", "en")[0]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_template_captures_what_its_arguments_need(language: str) -> None:
+    source = resources.files("mynah.providers") / "data" / f"commands.{language}.yaml"
+    for intent in yaml.safe_load(source.read_text(encoding="utf-8"))["intents"]:
+        needed = set(re.findall(r"\$(\w+)", " ".join(map(str, intent.get("arguments", {}).values()))))
+        for template in [*intent.get("phrases", []), *intent.get("typed", [])]:
+            captured = {slot.rpartition(":")[2] for slot in re.findall(r"<([^<>]+)>", template)}
+            assert needed <= captured, f"{intent['intent']}: {template}"
+
+
+@pytest.mark.parametrize("said", ["吧" * 160, "请" * 160, "please " * 22, "1 + " * 40, "一小时" * 53])
+async def test_senseless_texts_do_not_hold_up_the_event_loop(talk: Talk, said: str) -> None:
+    await talk.say("help", "zh")
+    started = time.process_time()
+    await talk.say(said)
+    # A few milliseconds in truth; without a bound on fillers these take a second.
+    assert time.process_time() - started < 0.5
+
+
+@given(st.text(max_size=60), st.sampled_from(["en", "zh", "fr", ""]))
+def test_anything_said_gets_an_answer(said: str, language: str) -> None:
+    async def ask() -> list[LlmChunk]:
+        llm = BuiltinLlm("builtin", BuiltinLlmOptions())
+        request = LlmRequest((ChatMessage(Role.USER, said),), language=language)
+        return [chunk async for chunk in llm.generate(request)]
+
+    chunks = asyncio.run(ask())
+    assert len(chunks) >= 2
+    assert isinstance(chunks[-1], Finish)

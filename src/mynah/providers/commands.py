@@ -74,6 +74,10 @@ _Loader = getattr(
 MAX_TEXT_CHARS = 400
 """Longer texts are no commands; the bound keeps the backtracking matcher away from pasted documents."""
 
+MAX_FILLERS = 6
+"""Fillers taken away on either side. Nobody says more, and every pair of lengths is matched: hundreds of
+fillers would keep the matcher busy for seconds."""
+
 _JSGF_WORD = re.compile(r"(?<![<\w'])[a-z][a-z']*(?![\w'>])")
 
 
@@ -222,11 +226,13 @@ class CommandSet:
     def _without_fillers(self, tokens: list[str]) -> Iterator[Tokens]:
         """Yield the tokens as they are, then with ever more leading and trailing fillers taken away."""
         heads = [tokens]
-        while (shorter := _drop_prefix(heads[-1], self._leading)) is not None:
+        while len(heads) <= MAX_FILLERS and (shorter := _drop_prefix(heads[-1], self._leading)) is not None:
             heads.append(shorter)
         for head in heads:
             tail: list[str] | None = head
-            while tail:
+            for _ in range(MAX_FILLERS + 1):
+                if not tail:
+                    break
                 yield tail
                 tail = _drop_suffix(tail, self._trailing)
 

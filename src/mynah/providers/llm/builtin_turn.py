@@ -16,6 +16,9 @@ from mynah.texts import detect_language
 LANGUAGES = ("en", "zh")
 """Those that have command files."""
 
+MAX_COMMAND_CHARS = 160
+"""Longer texts are no commands. Matching runs on the event loop, so it has to be done in milliseconds."""
+
 
 class ToolOutcome(msgspec.Struct, frozen=True):
     """A tool that has been called since the user spoke, and its answer."""
@@ -115,6 +118,8 @@ def _understand(said: str, earlier: list[ChatMessage], language: str) -> Command
 
 def _match(commands: Any, said: str, language: str) -> CommandMatch | None:
     """Match in the language of the conversation, then in the other one: people mix them."""
+    if len(said) > MAX_COMMAND_CHARS:
+        return None
     order = (language, *(other for other in LANGUAGES if other != language))
     for candidate in order:
         found: CommandMatch | None = commands(candidate).match(said)
