@@ -467,3 +467,42 @@ async def test_raw_frames_go_out_as_they_are() -> None:
         await device.close()
     assert server.connections[0].audio == [b"\x01\x02"]
     assert server.connections[0].received[-1] == {"type": "x"}
+
+
+async def test_an_answer_that_begins_before_the_last_was_played_out() -> None:
+    """The device starts speaking again and does not listen in between."""
+
+    async def script(connection: Connection) -> None:
+        await connection.hello()
+        await connection.until("listen", state="start", mode="auto")
+        for _ in range(2):
+            await connection.send("tts", state="start")
+            await asyncio.sleep(0.03)
+            for packet in packets(5):
+                await connection.send_audio(packet)
+            await connection.send("tts", state="stop")
+        await connection.until("listen", state="start", mode="auto")
+        await connection.drain()
+
+    async with ScriptedServer(script).running() as server:
+        device = SimulatedDevice()
+        await device.open(server.ws_url)
+        device.listen(ListenMode.AUTO)
+        await until(device, lambda: device.state is DeviceState.SPEAKING)
+        await until(device, lambda: device.mic_open)
+        await device.close()
+    assert 3 <= device.counters.cut_off <= 4
+    assert [m["type"] for m in server.connections[0].received] == ["hello", "listen", "listen"]
+
+
+async def test_junk_before_the_hello() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.socket.send_str("junk")
+        await connection.hello()
+        await connection.drain()
+
+    async with ScriptedServer(script).running() as server:
+        device = SimulatedDevice()
+        await device.open(server.ws_url)
+        await device.close()
+    assert device.counters == Counters(unreadable_messages=1)

@@ -1,5 +1,9 @@
 import asyncio
+import shutil
 import socket
+import ssl
+import subprocess
+from pathlib import Path
 
 import picows
 import pytest
@@ -135,3 +139,44 @@ async def test_endless_fragments_are_dropped(monkeypatch: pytest.MonkeyPatch) ->
                 await asyncio.sleep(0.01)
         await link.close()
     assert heard.frames == [("text", b"ok")]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: apt-get install openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    crt, key = folder / "crt.pem", folder / "key.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    command += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(crt)]
+    subprocess.run(command, check=True, capture_output=True)
+    return crt, key
+
+
+async def test_tls(certificate: tuple[Path, Path]) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    peer = Server()
+    server = await picows.ws_create_server(lambda _request: peer, "127.0.0.1", 0, ssl=context)
+    url = f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server:
+        with pytest.raises(ConnectError, match="certificate"):
+            await WebSocketLink.connect(url, {}, Heard())
+        heard = Heard()
+        link = await WebSocketLink.connect(url, {}, heard, verify_tls=False)
+        async with asyncio.timeout(3):
+            while not heard.frames:
+                await asyncio.sleep(0.01)
+        await link.close()
+        async with asyncio.timeout(3):
+            await peer.gone.wait()

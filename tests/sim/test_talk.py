@@ -73,12 +73,12 @@ def test_a_spoken_turn_is_shown_and_saved(tmp_path: Path, capsys: pytest.Capture
     assert err == ""
     for part in (
         "↑ listen start manual",
-        "↑ audio: 9 packets, 0.54 s",
+        "↑ audio: 9 × Opus, 0.54 s",
         "↓ stt",
         "spoken",
         "↓ tts sentence_start",
         "I heard you.",
-        "↓ audio: 4 packets, 0.24 s",
+        "↓ audio: 4 × Opus, 0.24 s",
         "end of speech → first audio",
         f"saved {reply}",
     ):

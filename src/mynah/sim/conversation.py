@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
@@ -107,7 +108,7 @@ class Conversation(msgspec.Struct):
 
 
 class _Marks:
-    """When things happened in the current turn, on the loop's clock."""
+    """When things happened in the current turn, by `time.monotonic`."""
 
     def __init__(self) -> None:
         self.stt_at: float | None = None
@@ -235,25 +236,24 @@ async def _connected(
     target: Target, watcher: Observer
 ) -> AsyncIterator[tuple[SimulatedDevice, _Recorder, Conversation]]:
     """Find the server, connect and say hello; afterwards put everything into the conversation's record."""
-    loop = asyncio.get_running_loop()
-    started_at = loop.time()
+    started_at = time.monotonic()
     conversation = Conversation()
     url, token, protocol = target.ws_url, target.token, target.protocol
     if not url:
         url, token, protocol = await _discover(target)
-        conversation.stages["discover"] = _ms(started_at, loop.time())
+        conversation.stages["discover"] = _ms(started_at, time.monotonic())
     recorder = _Recorder(watcher, started_at)
     device = SimulatedDevice(target.identity, protocol=protocol or 1, observer=recorder)
-    opening_at = connected_at = loop.time()
+    opening_at = connected_at = time.monotonic()
 
     def connected() -> None:
         nonlocal connected_at
-        connected_at = loop.time()
+        connected_at = time.monotonic()
 
     try:
         await device.open(url, token, verify_tls=target.verify_tls, on_connected=connected)
         conversation.stages["connect"] = _ms(opening_at, connected_at)
-        conversation.stages["hello"] = _ms(connected_at, loop.time())
+        conversation.stages["hello"] = _ms(connected_at, time.monotonic())
         yield device, recorder, conversation
     finally:
         await device.close()
@@ -291,13 +291,12 @@ async def _take_turn(
     target: Target, device: SimulatedDevice, microphone: Microphone, recorder: _Recorder, said: Said
 ) -> Turn:
     """Say one thing and hear the answer out."""
-    loop = asyncio.get_running_loop()
     recorder.marks = marks = _Marks()
     late_before = device.speaker.late_frames
     if said.pcm is None:
         device.mode = target.mode
         device.detect(said.text)
-        asked_at = loop.time()
+        asked_at = time.monotonic()
     else:
         asked_at = await _speak(target, device, microphone, said.pcm)
     marks.last_at = max(marks.last_at, asked_at)
@@ -311,36 +310,32 @@ async def _take_turn(
 
 
 async def _speak(target: Target, device: SimulatedDevice, microphone: Microphone, pcm: bytes) -> float:
-    """Speak into the microphone; return when the user's speech ended, on the loop's clock."""
-    loop = asyncio.get_running_loop()
+    """Speak into the microphone; return when the user's speech ended, by `time.monotonic`."""
     speech = microphone.say(pcm)
     if not device.mic_open and device.state is not DeviceState.SPEAKING:
         device.listen(target.mode)
     await speech.finished.wait()
     if target.mode is ListenMode.MANUAL:
         device.stop_listening()
-        return loop.time()
+        return time.monotonic()
     assert speech.ended_at is not None  # set before `finished`
     return speech.ended_at
 
 
 async def _hear_out(target: Target, device: SimulatedDevice, marks: _Marks) -> str:
     """Wait for the end of the answer and until it has been played; return what went wrong, or nothing."""
-    loop = asyncio.get_running_loop()
     while marks.stop_at is None:
         if not device.connected:
             return "the server closed the connection before its answer was complete"
         try:
-            async with asyncio.timeout_at(marks.last_at + target.timeout_s):
+            async with asyncio.timeout(marks.last_at + target.timeout_s - time.monotonic()):
                 await device.changed()
         except TimeoutError:
-            if loop.time() < marks.last_at + target.timeout_s:
-                continue
             missing = (
                 "no answer came" if marks.start_at is None else "the answer did not end (no tts stop came)"
             )
             return f"{missing} within {target.timeout_s:g} s"
-    await asyncio.sleep(device.speaker.silent_at(loop.time()) - loop.time())
+    await asyncio.sleep(device.speaker.silent_at(time.monotonic()) - time.monotonic())
     if target.mode is ListenMode.AUTO and device.connected:
         # The device listens again once it has played everything; only then may the user go on.
         with contextlib.suppress(TimeoutError):

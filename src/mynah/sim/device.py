@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -88,7 +89,10 @@ class Counters(msgspec.Struct):
 
 
 class Observer:
-    """Looks on; override what is of interest. Times are those of the event loop's clock, in s."""
+    """Looks on; override what is of interest.
+
+    Times are `time.monotonic` in s: uvloop's own clock counts only whole ms.
+    """
 
     def on_message(self, direction: Direction, message: DeviceMessage | ReceivedMessage, at_s: float) -> None:
         """A JSON message was sent or received."""
@@ -208,7 +212,7 @@ class SimulatedDevice:
         if not self.mic_open or self._link is None:
             return False
         self._link.send_binary(encode_audio(self.protocol, packet, timestamp))
-        self._observer.on_audio(Direction.UP, packet, self._loop.time())
+        self._observer.on_audio(Direction.UP, packet, time.monotonic())
         return True
 
     def send_raw(self, frame: bytes, *, text: bool) -> None:
@@ -227,14 +231,14 @@ class SimulatedDevice:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
-        self.speaker.advance(self._loop.time())
+        self.speaker.advance(time.monotonic())
         self.on_closed()
 
     # ------------------------------------------------------------ what the link reports
 
     def on_text(self, frame: bytes) -> None:
         """Take a text frame (the link calls this)."""
-        now = self._loop.time()
+        now = time.monotonic()
         if self._hello is not None and not self._hello.done():
             self._check_hello(frame)
         try:
@@ -262,7 +266,7 @@ class SimulatedDevice:
 
     def on_binary(self, frame: bytes) -> None:
         """Take a binary frame (the link calls this)."""
-        now = self._loop.time()
+        now = time.monotonic()
         try:
             packet = decode_audio(self.protocol, frame).packet
             duration_ms = packet_duration_ms(packet)
@@ -303,7 +307,7 @@ class SimulatedDevice:
     def _send(self, message: DeviceMessage) -> None:
         if self._link is not None:
             self._link.send_text(encode_device(message))
-            self._observer.on_message(Direction.UP, message, self._loop.time())
+            self._observer.on_message(Direction.UP, message, time.monotonic())
 
     def _check_hello(self, frame: bytes) -> None:
         """Fail the handshake where firmware would crash: on a hello that does not name its transport."""
@@ -351,7 +355,7 @@ class SimulatedDevice:
             self._become(DeviceState.LISTENING)
         else:
             self._become(DeviceState.LISTENING)
-            now = self._loop.time()
+            now = time.monotonic()
             self._relisten = self._loop.call_later(
                 max(0.0, self.speaker.silent_at(now) - now), self._start_listening
             )
@@ -369,7 +373,7 @@ class SimulatedDevice:
         if self._relisten is not None:  # the next reply began before the last had been played out
             self._relisten.cancel()
             self._relisten = None
-        self._active_at = self._loop.time()
+        self._active_at = time.monotonic()
         flushed = self.speaker.begin(self._active_at)
         if not self._aborted:
             self.counters.cut_off += flushed
@@ -383,7 +387,7 @@ class SimulatedDevice:
         self._watchdog = None
         if self.state is not DeviceState.SPEAKING:
             return
-        now = self._loop.time()
+        now = time.monotonic()
         quiet_since = max(self._active_at, self.speaker.silent_at(now))
         if now - quiet_since >= self._stuck_after_s:
             self.counters.stuck_speaking += 1
@@ -400,7 +404,7 @@ class SimulatedDevice:
             self.mic_open = False
         if state is not self.state:
             self.state = state
-            self._observer.on_state(state, self._loop.time())
+            self._observer.on_state(state, time.monotonic())
         self._notify()
 
     def _notify(self) -> None:

@@ -124,9 +124,10 @@ async def discover(
             while len(body) <= MAX_REPLY_BYTES and (more := await response.content.read(MAX_REPLY_BYTES)):
                 body += more
     except aiohttp.ClientConnectorError as error:
+        # aiohttp's own text repeats the address as a Python tuple; only name look-ups have more to say.
+        detail = "" if isinstance(error.os_error, ConnectionError) else f" ({error.os_error})"
         raise ConnectError(
-            f"nothing answers at {url} ({error.os_error.strerror or error.os_error}): start the server "
-            "(`mynah serve`) or pass its address with --ota"
+            f"nothing answers at {url}{detail}: start the server (`mynah serve`) or pass its address with --ota"
         ) from error
     except TimeoutError as error:
         raise ConnectError(f"{url} did not answer within {timeout_s:g} s") from error

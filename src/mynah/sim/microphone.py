@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -29,7 +30,7 @@ PcmSource = Callable[[], bytes | None]
 
 
 class Speech:
-    """One utterance on its way. ``ended_at`` is when its last audible sample was sent, on the loop's clock."""
+    """One utterance on its way. ``ended_at`` is when its last audible sample was sent, by `time.monotonic`."""
 
     def __init__(self, pcm: bytes, lead_ms: int) -> None:
         lead = -(-lead_ms // FRAME_MS)
@@ -95,7 +96,7 @@ class Microphone:
     def say(self, pcm: bytes, *, lead_ms: int = LEAD_MS) -> Speech:
         """Queue one utterance (16 kHz s16le mono) behind ``lead_ms`` of noise; the one before is cut."""
         if self._speech is not None:
-            self._speech.cut(asyncio.get_running_loop().time())
+            self._speech.cut(time.monotonic())
         self._speech = Speech(pcm, lead_ms)
         return self._speech
 
@@ -106,19 +107,18 @@ class Microphone:
                 await self._device.changed()
             await self._stream()
             if self._speech is not None:
-                self._speech.cut(asyncio.get_running_loop().time())
+                self._speech.cut(time.monotonic())
                 self._speech = None
 
     async def _stream(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
+        due = time.monotonic()
         while self._source is not None and self._source() is not None:
             pass  # recorded while the microphone was closed: the device did not hear it
         while self._device.mic_open:
             due += FRAME_MS / 1000
-            await asyncio.sleep(due - loop.time())
+            await asyncio.sleep(due - time.monotonic())
             if self._source is None:
-                self._send_queued(loop.time())
+                self._send_queued(time.monotonic())
             else:
                 while (pcm := self._source()) is not None:
                     self._device.send_audio(self._encoder.encode(pcm))

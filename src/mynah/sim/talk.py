@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -185,7 +186,7 @@ class _Screen(Observer):
 
     def start(self) -> None:
         """Begin to count time."""
-        self._started_at = asyncio.get_running_loop().time()
+        self._started_at = time.monotonic()
 
     def on_message(self, direction: Direction, message: DeviceMessage | ReceivedMessage, at_s: float) -> None:
         self.flush()
@@ -209,7 +210,7 @@ class _Screen(Observer):
             if packets:
                 seconds = self._seconds[direction]
                 self._console.print(
-                    f"[dim]           {_arrow(direction)} audio: {packets} packets, {seconds:.2f} s[/dim]"
+                    f"[dim]           {_arrow(direction)} audio: {packets} × Opus, {seconds:.2f} s[/dim]"
                 )
                 self._packets[direction], self._seconds[direction] = 0, 0.0
 
