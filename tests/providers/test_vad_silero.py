@@ -106,6 +106,18 @@ def test_streams_in_a_batch_do_not_disturb_each_other() -> None:
         assert np.allclose(together, single, atol=1e-5)
 
 
+def test_a_batch_of_several_passes_keeps_its_order() -> None:
+    engine, count = SileroEngine(), 150
+    chunks = np.stack([chunked(noise(0.1, -60 + index / 3, seed=index))[0] for index in range(count)])
+    slots = np.array([engine.open() for _ in range(count)])
+    found = engine.process(slots, chunks)
+    for index in range(0, count, 7):
+        alone = engine.open()
+        assert engine.process(np.array([alone]), chunks[index : index + 1])[0] == pytest.approx(
+            found[index], abs=1e-5
+        )
+
+
 def test_slots_are_reused_afresh_and_grow() -> None:
     engine = SileroEngine()
     first = probabilities(engine, noise(1, -20))

@@ -36,6 +36,10 @@ _PADDED: Final = CONTEXT + CHUNK + 64
 _FIRST_SLOTS: Final = 32
 """Rows made at first; doubled when they run out. The number of listening devices bounds it (1.3 KB each)."""
 
+_BLOCK: Final = 64
+"""Streams in one pass. Beyond that the intermediate arrays leave the cache and are mapped anew for every call: 128
+streams cost 13 µs each in two passes, 19 µs in one."""
+
 _WEIGHTS: Final = "silero_vad_16k.npz"
 
 
@@ -156,6 +160,14 @@ class SileroEngine:
 
     def process(self, slots: NDArray[np.intp], chunks: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the speech probability of each row of ``chunks`` (n × 512, −1…1). No slot twice in a call."""
+        if len(slots) <= _BLOCK:
+            return self._block(slots, chunks)
+        starts = range(0, len(slots), _BLOCK)
+        return np.concatenate(
+            [self._block(slots[at : at + _BLOCK], chunks[at : at + _BLOCK]) for at in starts]
+        )
+
+    def _block(self, slots: NDArray[np.intp], chunks: Floats) -> Floats:
         audio = np.concatenate([self._context[slots], chunks], axis=1)
         probabilities, hidden, cell = self._network.run(audio, self._hidden[slots], self._cell[slots])
         self._hidden[slots] = hidden
