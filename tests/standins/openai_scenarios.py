@@ -215,7 +215,11 @@ async def echo(reply: Reply) -> web.StreamResponse:
         ),
     }
     await reply.say([json.dumps(told)])
-    return await reply.close()
+    await reply.delta({}, "stop")
+    await reply.raw(b"data: [DONE]\n\n")
+    await asyncio.sleep(0.01)  # the end of the body comes in a packet of its own
+    await reply.response.write_eof()
+    return reply.response
 
 
 # ---------------------------------------------------------------- tools

@@ -128,15 +128,12 @@ class OpenAiLlm(LlmProvider[OpenAiOptions]):
         try:
             # A redirect would turn the POST into a GET, so it is reported instead of followed.
             async with self._session.post(self._url(), data=body, allow_redirects=False) as response:
-                try:
-                    if response.status != 200:
-                        raise await self._refusal(response)
-                    async with contextlib.aclosing(_read(response)) as chunks:
-                        async for chunk in chunks:
-                            yield names.restore(chunk)
-                finally:
-                    if not response.content.at_eof():
-                        response.close()  # the service stops generating when the connection goes
+                # Leaving early closes the connection, and with it the service stops generating.
+                if response.status != 200:
+                    raise await self._refusal(response)
+                async with contextlib.aclosing(_read(response)) as chunks:
+                    async for chunk in chunks:
+                        yield names.restore(chunk)
         except ProviderError as error:
             error.provider = self.name
             raise
