@@ -426,7 +426,7 @@ class Session:
             group.create_task(think())
             while (sentence := await queue.get()) is not None:
                 spoken_language = detect_language(sentence.text, default=language)
-                await speech.say(Spoken(sentence.text), spoken_language, cacheable=True)
+                await speech.say(Spoken(sentence.text), spoken_language)
         self._end_session |= thought.end_session
         self._record.tts_failures = speech.failures
         speech.finish()
