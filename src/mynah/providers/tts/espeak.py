@@ -13,9 +13,9 @@ from mynah.audio.espeak import SAMPLE_RATE, Delivery, EspeakSynthesizer, Span, s
 from mynah.errors import AudioError, ProviderError, ProviderRejectedError
 from mynah.providers.base import ProviderOptions, TtsCapabilities, TtsProvider, TtsRequest
 
-# Words per minute at speed 1. Mandarin is slow at English rates: 165 gives three characters a second, people talk
+# Words per minute at speed 1. Mandarin is slow at English rates: 155 gives three characters a second, people talk
 # at four to five.
-_RATE_EN = 165
+_RATE_EN = 155
 _RATE_ZH = 225
 _SLOWEST, _FASTEST = 80, 450  # the library's range
 
@@ -27,8 +27,8 @@ class Gender(enum.StrEnum):
     MALE = "male"
 
 
-# The variants of either gender that neither clip nor hiss at the default volume.
-_VARIANTS = {Gender.FEMALE: "f3", Gender.MALE: "m3"}
+# Of each gender the variant whose English a speech recogniser understood best, and that does not clip at full volume.
+_VARIANTS = {Gender.FEMALE: "f5", Gender.MALE: "adam"}
 
 
 class EspeakOptions(ProviderOptions):
@@ -46,7 +46,7 @@ class EspeakOptions(ProviderOptions):
     speed: float = Field(default=1.0, ge=0.5, le=2.5, description="1 is brisk but relaxed")
     pitch: int = Field(default=50, ge=0, le=99, description="0 (deep) to 99 (high)")
     pitch_range: int = Field(default=50, ge=0, le=99, description="0 (a monotone) to 99 (lively)")
-    volume: int = Field(default=90, ge=0, le=150, description="100 is full; above, loud vowels clip")
+    volume: int = Field(default=100, ge=0, le=150, description="100 is full; above, loud vowels clip")
     gap_ms: int = Field(
         default=120, ge=0, le=1000, description="silence after every sentence, in milliseconds"
     )
