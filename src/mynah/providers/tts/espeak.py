@@ -74,10 +74,9 @@ class EspeakTts(TtsProvider[EspeakOptions]):
         known = await asyncio.to_thread(self._check, synthesizer)
         for key, voice in (("voice_en", self.options.voice_en), ("voice_zh", self.options.voice_zh)):
             if voice.partition("+")[0] not in known:
-                near = ", ".join(sorted(name for name in known if name[:2] == voice[:2])) or "`mynah voices`"
-                raise ProviderRejectedError(
-                    f"{key}: eSpeak NG has no {voice!r}; try {near}", provider=self.name
-                )
+                near = sorted(name for name in known if name[:1] == voice[:1].lower()) or sorted(known)
+                message = f"{key}: eSpeak NG has no {voice!r}; it has {', '.join(near)}"
+                raise ProviderRejectedError(message, provider=self.name)
 
     def _check(self, synthesizer: EspeakSynthesizer) -> set[str]:
         try:
