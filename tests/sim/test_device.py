@@ -13,6 +13,7 @@ from mynah.sim.device import (
 )
 from mynah.sim.discovery import DeviceIdentity
 from mynah.sim.link import ConnectError
+from mynah.sim.stall import StallDetector
 from mynah.wire.frames import decode_audio, encode_audio
 from mynah.wire.messages import ListenMode
 
@@ -234,15 +235,23 @@ async def test_overflow_is_counted() -> None:
     assert device.counters == Counters(overflow=device.counters.overflow)
 
 
-async def test_audio_that_beats_the_speaking_state_is_counted() -> None:
+@pytest.mark.parametrize(("held_up", "lost"), [(False, 4), (True, 0)])
+async def test_audio_that_beats_the_speaking_state_is_counted(
+    held_up: bool, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... unless it was this process that read both late."""
+    monkeypatch.setattr(StallDetector, "stalled", lambda _self, _now: held_up)
+
     async def script(connection: Connection) -> None:
         await connection.send("tts", state="start")
         for packet in packets(4):
             await connection.send_audio(packet)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
         await connection.send("tts", state="stop")
 
-    assert (await conversation_of(script, switch_delay_s=0.05)).counters == Counters(lost_before_speaking=4)
+    device = await conversation_of(script, switch_delay_s=0.1)
+    assert device.counters == Counters(lost_before_speaking=lost)
+    assert len(device.speaker.played) == 4 - lost
 
 
 async def test_audio_outside_a_reply_is_counted() -> None:

@@ -20,6 +20,7 @@ from mynah.sim.discovery import DeviceIdentity
 from mynah.sim.link import CONNECT_TIMEOUT_S, ConnectError, Link, WebSocketLink
 from mynah.sim.mcp_server import DeviceMcpServer
 from mynah.sim.speaker import Speaker
+from mynah.sim.stall import StallDetector
 from mynah.wire.frames import decode_audio, encode_audio
 from mynah.wire.hello import FRAME_DURATIONS
 from mynah.wire.messages import (
@@ -40,7 +41,10 @@ HELLO_TIMEOUT_S = 10.0
 """How long firmware waits for the server's hello."""
 
 SWITCH_DELAY_S = 0.01
-"""From reading ``tts start`` to accepting audio: on a device that passes through another thread."""
+"""From reading ``tts start`` to accepting audio: on a device that passes through another thread.
+
+Left out whenever this process was held up itself: audio that then seems to come at once was only read late.
+"""
 
 STUCK_AFTER_S = 15.0
 """Speaking with an empty buffer and no message for so long means that ``tts stop`` was forgotten."""
@@ -122,7 +126,10 @@ class SimulatedDevice:
         switch_delay_s: float = SWITCH_DELAY_S,
         stuck_after_s: float = STUCK_AFTER_S,
     ) -> None:
-        """``protocol`` is the framing version 1 to 3. With ``record`` the speaker keeps what it played."""
+        """``protocol`` is the framing version 1 to 3. With ``record`` the speaker keeps what it played.
+
+        With ``switch_delay_s`` 0 the device speaks at once, which also saves fifty timer calls a second.
+        """
         self.identity = identity or DeviceIdentity()
         self.protocol = protocol
         self.mode = ListenMode.AUTO
@@ -137,6 +144,7 @@ class SimulatedDevice:
         self.connected = False
         self._observer = observer or Observer()
         self._switch_delay_s, self._stuck_after_s = switch_delay_s, stuck_after_s
+        self._stall = StallDetector()
         self._longest_packet_ms = 60
         self._link: Link | None = None
         self._hello: asyncio.Future[ServerHello] | None = None
@@ -172,6 +180,8 @@ class SimulatedDevice:
                 verify_tls=verify_tls,
             )
             self.connected = True
+            if self._switch_delay_s > 0:
+                self._stall.start()
             if on_connected is not None:
                 on_connected()
             self._send(Hello(version=self.protocol, features={"mcp": True, "glyph_push": False}))
@@ -273,6 +283,8 @@ class SimulatedDevice:
         except (WireError, AudioError):
             self.counters.bad_payload += 1
             return
+        if self._switch is not None and self._stall.stalled(now):
+            self._start_speaking()
         if self.state is not DeviceState.SPEAKING:
             if self._switch is not None:
                 self.counters.lost_before_speaking += 1
@@ -291,6 +303,7 @@ class SimulatedDevice:
         """The connection is gone (the link calls this); what is buffered keeps playing."""
         self.connected = False
         self._in_reply = False
+        self._stall.stop()
         for timer in (self._switch, self._relisten, self._watchdog):
             if timer is not None:
                 timer.cancel()
@@ -341,7 +354,10 @@ class SimulatedDevice:
     def _on_tts_start(self) -> None:
         self._in_reply = True
         if self.state in {DeviceState.IDLE, DeviceState.LISTENING} and self._switch is None:
-            self._switch = self._loop.call_later(self._switch_delay_s, self._start_speaking)
+            if self._switch_delay_s <= 0 or self._stall.stalled(time.monotonic()):
+                self._start_speaking()
+            else:
+                self._switch = self._loop.call_later(self._switch_delay_s, self._start_speaking)
 
     def _on_tts_stop(self) -> None:
         self._in_reply = False
