@@ -10,9 +10,12 @@ import asyncio
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+
+import uvloop
 
 from mynah.bench.report import Result, distribution
 from mynah.config import Settings, load
@@ -79,9 +82,8 @@ def turns() -> Iterator[Result]:
         ) as server:
             try:
                 url = _ready_url(server)
-                # asyncio's own loop: uvloop's clock only knows whole milliseconds.
-                manual = asyncio.run(_converse(url, ListenMode.MANUAL, speech))
-                auto = asyncio.run(_converse(url, ListenMode.AUTO, speech))
+                manual = uvloop.run(_converse(url, ListenMode.MANUAL, speech))
+                auto = uvloop.run(_converse(url, ListenMode.AUTO, speech))
             finally:
                 server.terminate()
     note = f"turn: the fakes' delays up to the first audio are {delays:g} ms"
@@ -154,7 +156,6 @@ async def _turn(
     device: SimulatedDevice, microphone: Microphone, watch: _Watch, mode: ListenMode, speech: bytes
 ) -> float:
     """Ask, wait for the first sound of the answer, cut it off."""
-    loop = asyncio.get_running_loop()
     watch.renew()
     utterance = microphone.say(speech)
     if not device.mic_open:
@@ -162,10 +163,10 @@ async def _turn(
     async with asyncio.timeout(len(speech) / 32000 + _ANSWER_TIMEOUT_S):
         await utterance.finished.wait()
         if mode is ListenMode.MANUAL:
-            asked = loop.time()
+            asked = time.monotonic()
             device.stop_listening()
         else:
-            asked = utterance.ended_at or loop.time()
+            asked = utterance.ended_at or time.monotonic()
         heard = await watch.first_audio
         device.abort()
         await watch.stopped.wait()
