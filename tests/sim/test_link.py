@@ -43,6 +43,8 @@ async def test_nobody_listens() -> None:
 async def test_a_token_is_wanted() -> None:
     async with ScriptedServer(silent, token="t").running() as server:
         with pytest.raises(ConnectError, match=r"wants a token \(401\): pass --token, or --ota"):
+            await WebSocketLink.connect(server.ws_url, {}, Heard())
+        with pytest.raises(ConnectError, match=r"does not accept this token \(401\): pass --token, or"):
             await WebSocketLink.connect(server.ws_url, {"Authorization": "Bearer wrong"}, Heard())
 
 

@@ -92,7 +92,7 @@ class WebSocketLink(picows.WSListener):
                     websocket_handshake_timeout=None,
                 )
         except (picows.WSError, OSError, ValueError) as error:  # a time-out is an OSError
-            raise ConnectError(_why(url, error, timeout_s)) from error
+            raise ConnectError(_why(url, error, timeout_s, "Authorization" in headers)) from error
         assert isinstance(link, cls)
         return link
 
@@ -142,13 +142,14 @@ class WebSocketLink(picows.WSListener):
             await self._transport.wait_disconnected()
 
 
-def _why(url: str, error: Exception, timeout_s: float) -> str:
+def _why(url: str, error: Exception, timeout_s: float, had_token: bool) -> str:
     """Say in one line what is wrong with an address and what to do."""
     match error:
         case picows.WSHandshakeError(response=response) if response is not None:
             status = response.status
             if status == HTTPStatus.UNAUTHORIZED:
-                return f"{url} wants a token (401): pass --token, or --ota so that the server hands one out"
+                wish = "does not accept this token" if had_token else "wants a token"
+                return f"{url} {wish} (401): pass --token, or --ota so that the server hands one out"
             return f"{url} answered {int(status)} {HTTPStatus(status).phrase} instead of opening a WebSocket"
         case TimeoutError():
             return f"{url} did not answer within {timeout_s:g} s: is there a firewall in between?"
