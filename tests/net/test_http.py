@@ -57,6 +57,8 @@ class Site:
         received = b""
         try:
             for piece in pieces:
+                if writer.is_closing():  # uvloop closes the transport itself when the server hangs up
+                    return received
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(pause)
