@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -79,6 +80,8 @@ class App:
         self._websocket: WebsocketServer | None = None
         self.devices: Devices | None = None
         self._ready = False
+        self.failed = False
+        """The server stopped because it could not go on."""
 
     async def start(self) -> Addresses:
         """Start everything and return the addresses. Raises ConfigError and ProviderError."""
@@ -115,6 +118,19 @@ class App:
             self._ingest.stop()
         await asyncio.gather(*(provider.stop() for provider in self._providers))
         self._codec.shutdown(wait=False, cancel_futures=True)
+
+    def on_fatal(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called when the server cannot go on: without the ingest worker nobody is heard any more."""
+        assert self._ingest is not None
+        assert self._ingest.failed is not None
+
+        def died(failed: asyncio.Future[None]) -> None:
+            if not failed.cancelled() and (error := failed.exception()) is not None:
+                log.opt(exception=error).critical("the audio worker died, stopping")
+                self.failed = True
+                call()
+
+        self._ingest.failed.add_done_callback(died)
 
     async def _services(self) -> Services:
         settings = self.settings
@@ -184,6 +200,7 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, on_signal)
     try:
         addresses = await app.start()
+        app.on_fatal(stop.set)
         assert app.devices is not None
         Terminal(app.devices, stop.set).start()
         sys.stdout.write(addresses.ready_line() + "\n")
@@ -202,7 +219,7 @@ async def _serve(settings: Settings) -> int:
     except BaseException:
         await app.stop(drain_s=0.0)
         raise
-    return 0
+    return 1 if app.failed else 0
 
 
 def _say_where(settings: Settings, addresses: Addresses) -> None:
@@ -225,7 +242,7 @@ def _local_host(ip: str) -> str:
 
 
 def _downlink_rate(tts_rate: int) -> int:
-    """Return the Opus rate that keeps what the voice has: 16 kHz costs half the encoding of 24."""
+    """Return the Opus rate that keeps what the voice has: more would only cost bandwidth."""
     return 16000 if tts_rate <= 16000 else 24000
 
 

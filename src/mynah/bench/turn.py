@@ -19,7 +19,6 @@ import uvloop
 
 from mynah.bench.report import Result, distribution
 from mynah.config import Settings, load
-from mynah.dialogue import speak as dialogue_speak
 from mynah.dialogue.text import SentenceSplitter
 from mynah.errors import ConfigError, MynahError
 from mynah.providers import registry
@@ -182,9 +181,6 @@ def serve(config: str, folder: str) -> int:
     """Be the server under test, with ``config``; everything it writes goes to ``folder``. Returns the exit code."""
     from mynah import app
 
-    # Fakes say the same words in every turn: with the cache of spoken phrases only the first turn would be
-    # whole.
-    dialogue_speak.CACHED_TEXT_CHARS = 0
     overrides = [
         "server.ip=127.0.0.1",
         "server.port=0",

@@ -16,7 +16,7 @@ from mynah.dialogue.text import is_speakable, spoken
 from mynah.errors import ProviderError
 from mynah.providers.base import TtsProvider, TtsRequest
 
-START_GAP_S = 0.02
+START_GAP_S = 0.025
 """Firmware switches to speaking on another thread; packets that arrive before that are lost."""
 CACHE_BYTES = 8 * 1024 * 1024
 """About half an hour of speech at 35 kbit/s: all greetings, apologies and jokes in two languages many times over."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from http import HTTPStatus
 
 from loguru import logger
 
 from mynah.dialogue.session import Services, Session
 from mynah.dialogue.turn import Phase
-from mynah.net.websocket import DeviceSocket, Peer
+from mynah.net.websocket import DeviceSocket, Peer, Refusal
 from mynah.security.tokens import Authenticator
 
 SWEEP_S = 5.0
@@ -32,19 +33,24 @@ class Devices:
 
     # -- Gate
 
-    def admit(self, peer: Peer) -> str:
-        """Return an empty string, or why the peer is refused."""
+    def admit(self, peer: Peer) -> Refusal | None:
+        """Return why the peer is refused, or None to let it in."""
         if self._draining:
-            return "the server is shutting down, try again in a moment"
+            return Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down, try again in a moment"
+            )
         if len(self._sessions) >= self._max_connections:
-            return "the server is full (server.limits.max_connections)"
+            return Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE, "the server is full (server.limits.max_connections)"
+            )
         result = self._authenticator.check(
             peer.authorization, peer.device_id, peer.client_id, peer.ip, forwarded=peer.forwarded
         )
-        return (
-            ""
-            if result.ok
-            else f"{result.reason}: use the token of the OTA reply or one of server.auth.tokens"
+        if result.ok:
+            return None
+        return Refusal(
+            HTTPStatus.UNAUTHORIZED,
+            f"{result.reason}: use the token of the OTA reply or one of server.auth.tokens",
         )
 
     def open(self, link: DeviceSocket, peer: Peer) -> Session:

@@ -69,11 +69,18 @@ class Peer(msgspec.Struct, frozen=True):
         return carries_forwarding(self.headers)
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """The answer to a handshake that is not accepted."""
+
+    status: HTTPStatus
+    reason: str
+
+
 class Gate(Protocol):
     """Decides who may connect and makes the session for those who may."""
 
-    def admit(self, peer: Peer) -> str:
-        """Return an empty string, or why the peer is refused."""
+    def admit(self, peer: Peer) -> Refusal | None:
+        """Return why the peer is refused, or None to let it in."""
 
     def open(self, link: DeviceSocket, peer: Peer) -> Session:
         """Make the session of an accepted connection."""
@@ -242,10 +249,10 @@ class WebsocketServer:
         peer = read_peer(request.path.decode("latin-1"), headers, ip)
         if peer.path.rstrip("/") != PATH.rstrip("/"):
             return _refuse(HTTPStatus.NOT_FOUND, f"devices connect to {PATH}\n")
-        reason = self._gate.admit(peer)
-        if reason:
-            log.info("refused {} ({}): {}", peer.device_id or "a device without id", ip, reason)
-            return _refuse(HTTPStatus.UNAUTHORIZED, reason + "\n")
+        refusal = self._gate.admit(peer)
+        if refusal is not None:
+            log.info("refused {} ({}): {}", peer.device_id or "a device without id", ip, refusal.reason)
+            return _refuse(refusal.status, refusal.reason + "\n")
         return DeviceSocket(self._gate, peer)
 
 

@@ -1,0 +1,66 @@
+"""Who is connected: admission, silence, draining."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from mynah.net import devices as module
+from tests.servers import app, connect
+
+
+async def test_a_full_server_refuses(tmp_path: Path) -> None:
+    async with app(tmp_path, "server.limits.max_connections=1") as (_, at), connect(at.ws) as first:
+        await first.hello()
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with connect(at.ws, "02:00:00:00:00:02"):
+                pass
+        assert refused.value.status == 503
+
+
+async def test_silent_conversations_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SWEEP_S", 0.05)
+    async with app(tmp_path, "close_connection_no_voice_time=0.2") as (server, at), connect(at.ws) as device:
+        await device.hello()
+        await device.until("close", timeout_s=3)
+        assert device.close_code == 1000
+        assert server.devices is not None
+        async with asyncio.timeout(3):
+            while len(server.devices):
+                await asyncio.sleep(0.01)
+
+
+async def test_draining_lets_a_reply_finish_and_admits_nobody(tmp_path: Path) -> None:
+    short = 'TTS.FakeTTS={"type": "fake", "delay_ms": 10, "seconds": 0.2}'
+    async with (
+        app(tmp_path, short) as (server, at),
+        connect(at.ws) as talking,
+        connect(at.ws, "02:00:00:00:00:02") as idle,
+    ):
+        await talking.hello()
+        await idle.hello()
+        await talking.say(type="listen", state="detect", text="hi")
+        await talking.until("tts", "start")
+        assert server.devices is not None
+        draining = asyncio.ensure_future(server.devices.drain(10))
+        await idle.until("close", timeout_s=3)
+        assert idle.close_code == 1001
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            async with connect(at.ws, "02:00:00:00:00:03"):
+                pass
+        await talking.until("tts", "stop")
+        await talking.until("close", timeout_s=3)
+        await asyncio.wait_for(draining, 3)
+
+
+async def test_draining_does_not_wait_for_ever(tmp_path: Path) -> None:
+    async with app(tmp_path) as (server, at), connect(at.ws) as talking:
+        await talking.hello()
+        await talking.say(type="listen", state="detect", text="hi")
+        await talking.until("tts", "start")
+        assert server.devices is not None
+        await asyncio.wait_for(server.devices.drain(0.1), 4)
+        await talking.until("close", timeout_s=3)
