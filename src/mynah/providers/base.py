@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mynah.audio.ingest import VadEngine
 
@@ -77,13 +77,43 @@ class VadCapabilities(msgspec.Struct, frozen=True):
     """Speech shorter than this is taken for a click."""
 
 
-class VadProvider(Provider[OptionsT]):
+class VadOptions(ProviderOptions):
+    """Options that every detector has: how its probabilities become the edges of speech."""
+
+    threshold: float = Field(0.5, ge=0, le=1, description="a chunk of 32 ms at or above this is speech")
+    threshold_low: float = Field(
+        0.35, ge=0, le=1, description="below this it is silence; in between, the decision before it stands"
+    )
+    min_silence_duration_ms: int = Field(
+        500, ge=32, le=10000, description="silence in ms that ends an utterance in auto and realtime mode"
+    )
+    min_speech_duration_ms: int = Field(
+        96, ge=0, le=5000, description="speech shorter than this, in ms, is taken for a click"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.threshold_low > self.threshold:
+            raise ValueError("threshold_low must not be above threshold")
+        return self
+
+
+VadOptionsT = TypeVar("VadOptionsT", bound=VadOptions)
+
+
+class VadProvider(Provider[VadOptionsT]):
     """Voice-activity detection, batched over all sessions."""
 
     @property
     def capabilities(self) -> VadCapabilities:
         """Thresholds and times for endpointing."""
-        raise NotImplementedError
+        options = self.options
+        return VadCapabilities(
+            threshold=options.threshold,
+            threshold_low=options.threshold_low,
+            min_silence_ms=options.min_silence_duration_ms,
+            min_speech_ms=options.min_speech_duration_ms,
+        )
 
     def engine(self) -> VadEngine:
         """Return the shared engine; valid after `start`."""

@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mynah.errors import ProviderError
-from mynah.providers.base import ProviderOptions, VadCapabilities, VadProvider
+from mynah.providers.base import VadOptions, VadProvider
 
 Floats = NDArray[np.float32]
 
@@ -94,28 +94,15 @@ class EnergyEngine:
         self._free += range(2 * old - 1, old - 1, -1)
 
 
-class EnergyOptions(ProviderOptions):
+class EnergyOptions(VadOptions):
     """Options of ``type: energy``."""
 
     margin_db: float = Field(
         10.0, ge=1, le=40, description="level above the background, in dB, at which the probability is 0.5"
     )
-    threshold: float = Field(0.5, ge=0, le=1, description="a chunk of 32 ms at or above this is speech")
-    threshold_low: float = Field(
-        0.35, ge=0, le=1, description="below this it is silence; in between, the decision before it stands"
-    )
-    min_silence_duration_ms: int = Field(
-        500, ge=32, le=10000, description="silence in ms that ends an utterance in auto and realtime mode"
-    )
     min_speech_duration_ms: int = Field(
         160, ge=0, le=5000, description="speech shorter than this, in ms, is taken for a click"
     )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> EnergyOptions:
-        if self.threshold_low > self.threshold:
-            raise ValueError("threshold_low must not be above threshold")
-        return self
 
 
 class EnergyVad(VadProvider[EnergyOptions]):
@@ -135,17 +122,6 @@ class EnergyVad(VadProvider[EnergyOptions]):
     async def stop(self) -> None:
         """Forget all states."""
         self._engine = None
-
-    @property
-    def capabilities(self) -> VadCapabilities:
-        """Thresholds and times for endpointing."""
-        options = self.options
-        return VadCapabilities(
-            threshold=options.threshold,
-            threshold_low=options.threshold_low,
-            min_silence_ms=options.min_silence_duration_ms,
-            min_speech_ms=options.min_speech_duration_ms,
-        )
 
     def engine(self) -> EnergyEngine:
         """Return the shared engine. Raises ProviderError before `start`."""

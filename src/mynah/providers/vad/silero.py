@@ -20,10 +20,10 @@ from typing import Final
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mynah.errors import ProviderError
-from mynah.providers.base import ProviderOptions, VadCapabilities, VadProvider
+from mynah.providers.base import VadOptions, VadProvider
 
 Floats = NDArray[np.float32]
 
@@ -206,29 +206,13 @@ def limit_blas_threads() -> bool:
     return False
 
 
-class SileroOptions(ProviderOptions):
+class SileroOptions(VadOptions):
     """Options of ``type: silero``."""
 
-    threshold: float = Field(0.5, ge=0, le=1, description="a chunk of 32 ms at or above this is speech")
-    threshold_low: float = Field(
-        0.35, ge=0, le=1, description="below this it is silence; in between, the decision before it stands"
-    )
-    min_silence_duration_ms: int = Field(
-        500, ge=32, le=10000, description="silence in ms that ends an utterance in auto and realtime mode"
-    )
-    min_speech_duration_ms: int = Field(
-        96, ge=0, le=5000, description="speech shorter than this, in ms, is taken for a click"
-    )
     model_dir: str | None = Field(
         None,
         description="accepted from older configurations and not used: the weights are part of the package",
     )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SileroOptions:
-        if self.threshold_low > self.threshold:
-            raise ValueError("threshold_low must not be above threshold")
-        return self
 
 
 class SileroVad(VadProvider[SileroOptions]):
@@ -253,17 +237,6 @@ class SileroVad(VadProvider[SileroOptions]):
     async def stop(self) -> None:
         """Forget weights and states."""
         self._engine = None
-
-    @property
-    def capabilities(self) -> VadCapabilities:
-        """Thresholds and times for endpointing."""
-        options = self.options
-        return VadCapabilities(
-            threshold=options.threshold,
-            threshold_low=options.threshold_low,
-            min_silence_ms=options.min_silence_duration_ms,
-            min_speech_ms=options.min_speech_duration_ms,
-        )
 
     def engine(self) -> SileroEngine:
         """Return the shared engine. Raises ProviderError before `start`."""
