@@ -143,6 +143,21 @@ def test_abort_stops_at_once_and_nothing_of_the_old_reply_follows() -> None:
     assert stage.recorder.turns[0].interrupted
 
 
+def test_a_reply_that_is_cut_short_by_the_next_question_keeps_its_own_record() -> None:
+    async def act(stage: Stage) -> None:
+        stage.script.speech_s = 5.0
+        stage.session.on_message(Listen("detect", text="first"))
+        await stage.settle(1.0)
+        stage.session.on_message(Listen("stop"))
+        stage.session.on_message(Listen("detect", text="second"))
+        await stage.settle()
+
+    stage = play(Script(replies=[["One."], ["Two."]]), act)
+    records = [(r.mode, r.text, r.answer, r.interrupted) for r in stage.recorder.turns]
+    assert records == [("text", "first", "One.", True), ("text", "second", "Two.", False)]
+    assert all(r.stages_ms()["first_frame"] > 0 for r in stage.recorder.turns)
+
+
 def test_history_holds_what_was_heard_and_nothing_else() -> None:
     async def act(stage: Stage) -> None:
         stage.script.speech_s = 5.0

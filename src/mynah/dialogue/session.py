@@ -107,30 +107,13 @@ class Services(msgspec.Struct, frozen=True):
 class Session:
     """The conversation with one device, from its first message to the end of its connection."""
 
+    # fmt: off
     __slots__ = (
-        "_device_mcp",
-        "_ear",
-        "_end_session",
-        "_face_sent",
-        "_history",
-        "_language",
-        "_link",
-        "_loop",
-        "_machine",
-        "_quiet_since",
-        "_record",
-        "_reminders",
-        "_services",
-        "_speech",
-        "_spoken",
-        "_tasks",
-        "_thought",
-        "_tools",
-        "_user_text",
-        "device_id",
-        "greeted",
-        "session_id",
-    )  # fmt: skip
+        "_device_mcp", "_ear", "_end_session", "_face_sent", "_history", "_language", "_link", "_loop", "_machine",
+        "_quiet_since", "_record", "_reminders", "_services", "_speech", "_spoken", "_tasks", "_thought", "_tools",
+        "_typed_at", "_user_text", "device_id", "greeted", "session_id",
+    )
+    # fmt: on
 
     def __init__(self, link: Link, services: Services, device_id: str) -> None:
         self.device_id = device_id
@@ -155,6 +138,7 @@ class Session:
         self._device_mcp: DeviceMcp | None = None
         self._tools: SessionTools | None = None
         self._reminders = SessionReminders(self.say)
+        self._typed_at = 0.0
         self._quiet_since = self._loop.time()
         services.observer.on_session_opened(device_id, self.session_id)
 
@@ -172,13 +156,10 @@ class Session:
                 self._touch()
                 self._post(turn.ListenStarted(mode or ListenMode.AUTO))
             case Listen("stop"):
-                self._record = TurnRecord(
-                    self.device_id, self._machine.mode.value, speech_end=self._loop.time()
-                )
                 self._post(turn.ListenStopped())
             case Listen(text=words):
                 self._touch()
-                self._record = TurnRecord(self.device_id, "text", speech_end=self._loop.time())
+                self._typed_at = self._loop.time()
                 self._post(turn.TextGiven(words.strip()))
             case Abort():
                 self._touch()
@@ -240,7 +221,6 @@ class Session:
 
     def on_speech_ended(self) -> None:
         """The ear found the end of the utterance."""
-        self._record = TurnRecord(self.device_id, self._machine.mode.value, speech_end=self._loop.time())
         self._post(turn.SpeechEnded())
 
     # -- SpeechSink
@@ -281,11 +261,11 @@ class Session:
                 self._close_ear()
             case turn.Recognise(number):
                 ear, self._ear = self._ear, None
+                mode = self._machine.mode.value
+                self._record = TurnRecord(self.device_id, mode, speech_end=self._loop.time())
                 self._spawn(number, self._recognise(number, ear))
             case turn.ShowText(words):
-                self._user_text = self._record.text = words
-                self._language = detect_language(words, default=self._language)
-                self._link.send(Stt(words, self.session_id))
+                self._show_text(words)
             case turn.StartReply():
                 self._start_reply()
             case turn.StopReply():
@@ -471,6 +451,15 @@ class Session:
 
     def _tool_context(self, language: str) -> ToolContext:
         return ToolContext(self.device_id, language, self._services.now, self._reminders)
+
+    def _show_text(self, words: str) -> None:
+        if self._typed_at:
+            # Only now: the commands before this one closed the record of a reply that was cut short.
+            self._record = TurnRecord(self.device_id, "text", speech_end=self._typed_at)
+            self._typed_at = 0.0
+        self._user_text = self._record.text = words
+        self._language = detect_language(words, default=self._language)
+        self._link.send(Stt(words, self.session_id))
 
     def _show_face(self, face: Face) -> None:
         if not self._face_sent:
