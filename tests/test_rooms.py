@@ -127,6 +127,8 @@ COVERED_BY = {
     "providers/vad/energy.py": "tests/providers/test_vad_energy.py",
     "providers/vad/silero.py": "tests/providers/test_vad_silero.py",
     "tools/guard.py": "tests/tools/test_toolbox.py",
+    "tools/plugins/conversation.py": "tests/tools/plugins/test_fun.py",
+    "tools/plugins/help.py": "tests/tools/plugins/test_fun.py",
 }
 """Modules whose tests stand elsewhere, and where."""
 
