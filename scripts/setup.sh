@@ -26,7 +26,10 @@ install_missing() {
     say "installing system packages:$missing"
     $sudo apt-get update -qq >&2 || true
     # shellcheck disable=SC2086 # the list is meant to be split
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >&2
+    if ! log=$($sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing 2>&1); then
+        printf '%s\n' "$log" >&2
+        return 1
+    fi
     missing=""
 }
 
