@@ -78,6 +78,9 @@ MAX_FILLERS = 6
 """Fillers taken away on either side. Nobody says more, and every pair of lengths is matched: hundreds of
 fillers would keep the matcher busy for seconds."""
 
+MAX_WORDINGS = 8
+"""Ways to take fillers off one end of a text that are tried: people say two or three, an attacker hundreds."""
+
 _JSGF_WORD = re.compile(r"(?<![<\w'])[a-z][a-z']*(?![\w'>])")
 
 
@@ -225,16 +228,16 @@ class CommandSet:
 
     def _without_fillers(self, tokens: list[str]) -> Iterator[Tokens]:
         """Yield the tokens as they are, then with ever more leading and trailing fillers taken away."""
-        heads = [tokens]
-        while len(heads) <= MAX_FILLERS and (shorter := _drop_prefix(heads[-1], self._leading)) is not None:
-            heads.append(shorter)
-        for head in heads:
-            tail: list[str] | None = head
-            for _ in range(MAX_FILLERS + 1):
-                if not tail:
-                    break
-                yield tail
-                tail = _drop_suffix(tail, self._trailing)
+        heads = [tuple(tokens)]
+        for head in heads:  # grows while it is read
+            if len(heads) < MAX_WORDINGS:
+                heads += [rest for rest in _without_prefix(head, self._leading) if rest not in heads]
+        for head in sorted(heads, key=len, reverse=True):
+            tails = [head]
+            for tail in tails:
+                if len(tails) < MAX_WORDINGS:
+                    tails += [rest for rest in _without_suffix(tail, self._trailing) if rest not in tails]
+            yield from tails
 
     # ------------------------------------------------------------ compilation
 
@@ -280,18 +283,14 @@ def _result(intent: _Intent, captures: Captures) -> CommandMatch:
     return CommandMatch(intent.intent, intent.tool, arguments)
 
 
-def _drop_prefix(tokens: list[str], phrases: list[tuple[str, ...]]) -> list[str] | None:
-    for phrase in phrases:
-        if len(tokens) > len(phrase) and tuple(tokens[: len(phrase)]) == phrase:
-            return tokens[len(phrase) :]
-    return None
+def _without_prefix(tokens: tuple[str, ...], phrases: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return what is left of the tokens after each of the phrases that they begin with."""
+    return [tokens[len(one) :] for one in phrases if len(tokens) > len(one) and tokens[: len(one)] == one]
 
 
-def _drop_suffix(tokens: list[str], phrases: list[tuple[str, ...]]) -> list[str] | None:
-    for phrase in phrases:
-        if len(tokens) > len(phrase) and tuple(tokens[-len(phrase) :]) == phrase:
-            return tokens[: -len(phrase)]
-    return None
+def _without_suffix(tokens: tuple[str, ...], phrases: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return what is left of the tokens before each of the phrases that they end with."""
+    return [tokens[: -len(one)] for one in phrases if len(tokens) > len(one) and tokens[-len(one) :] == one]
 
 
 def parse_commands(text: str) -> CommandSet:
