@@ -108,12 +108,13 @@ async def test_spoken_commands_are_understood(recogniser: PocketSphinxAsr, voice
 @needs_flite
 async def test_other_sentences_are_not_taken_for_commands(recogniser: PocketSphinxAsr) -> None:
     commands, taken = load_commands("en"), []
-    for sentence in DATA["other"]:
+    sentences = DATA["other"][::2]  # half of them, for speed; scripts/measure_embedded_asr.py takes all
+    for sentence in sentences:
         transcript = await hear(recogniser, speech(sentence))
         assert transcript.text, sentence
         if commands.match(transcript.text):
             taken.append(f"{sentence!r} was heard as {transcript.text!r}")
-    assert len(taken) <= len(DATA["other"]) // 10, taken
+    assert len(taken) <= len(sentences) // 10, taken
 
 
 @pytest.mark.speech
