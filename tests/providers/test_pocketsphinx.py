@@ -308,3 +308,11 @@ def test_dither_follows_the_level() -> None:
         assert quiet.std() == pytest.approx(level * 2**-0.5 * 10 ** (-worker.DITHER_DB / 20), rel=0.1)
     assert worker.prepare((tone * 20).astype("<i2").tobytes()) == b""
     assert worker.prepare(b"\x00\x40" * 1_000) == b""
+
+
+def test_every_word_of_the_grammar_can_be_pronounced() -> None:
+    import pocketsphinx
+
+    dictionary = Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict")).read_text(encoding="utf-8")
+    known = {line.split()[0] for line in dictionary.splitlines()}
+    assert load_commands("en").vocabulary() <= known

@@ -188,8 +188,9 @@ class CommandSet:
             lines.append(
                 f"<{name}> = {' | '.join(phrase for phrases in values.values() for phrase in phrases)} ;"
             )
+        # Signs and the letter x are for typed text.
         operators = " | ".join(
-            phrase for phrases in self._file.operators.values() for phrase in phrases if phrase[0].isalpha()
+            phrase for phrases in self._file.operators.values() for phrase in phrases if len(phrase) > 1
         )
         lines.append(f"<expression> = <number> ( {operators} ) <number> ;")
         lines += [f"<c{index}> = {alternative} ;" for index, alternative in enumerate(alternatives)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from typing import Literal
@@ -121,7 +122,13 @@ class _Worker:
     async def _spawn(self) -> None:
         spawning = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
-                sys.executable, "-m", "mynah.providers.asr.pocketsphinx_worker", stdin=PIPE, stdout=PIPE
+                sys.executable,
+                "-m",
+                "mynah.providers.asr.pocketsphinx_worker",
+                stdin=PIPE,
+                stdout=PIPE,
+                # numpy only scales samples here: a pool of algebra threads would cost memory for nothing
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
         )
         try:
