@@ -295,19 +295,26 @@ def test_any_bytes_are_frames_or_an_end_or_an_error(data: bytes) -> None:
         pass
 
 
-def test_overlap() -> None:
-    assert worker.overlap("set a timer", "set a timer") == 1
-    assert worker.overlap("set a timer", "the timer") == 0.25
-    assert worker.overlap("", "") == 0
+def test_similarity_counts_common_words_and_equal_length() -> None:
+    assert worker.similarity("set a timer", "set a timer") == worker.WORD_WEIGHT
+    assert worker.similarity("flip a coin", "for the korean") < worker.similarity(
+        "flip a coin", "flip the korean"
+    )
+    assert worker.similarity("help", "my computer makes a strange noise") < -2
+    assert worker.similarity("help", "") < 0
 
 
-def test_dither_follows_the_level() -> None:
+def test_dither_follows_the_level_and_pauses_are_not_speech() -> None:
     tone = np.sin(np.arange(16_000) * 0.3)
     for level in (1_000, 10_000):
-        quiet = np.frombuffer(worker.prepare((tone * level).astype("<i2").tobytes()), "<i2") - tone * level
-        assert quiet.std() == pytest.approx(level * 2**-0.5 * 10 ** (-worker.DITHER_DB / 20), rel=0.1)
-    assert worker.prepare((tone * 20).astype("<i2").tobytes()) == b""
-    assert worker.prepare(b"\x00\x40" * 1_000) == b""
+        audio, seconds = worker.prepare((tone * level).astype("<i2").tobytes())
+        dither = np.frombuffer(audio, "<i2") - tone * level
+        assert dither.std() == pytest.approx(level * 2**-0.5 * 10 ** (-worker.DITHER_DB / 20), rel=0.1)
+        assert seconds == pytest.approx(1.0, abs=0.02)
+    padded = np.concatenate([np.zeros(8_000), tone * 5_000, np.zeros(8_000)]).astype("<i2").tobytes()
+    assert worker.prepare(padded)[1] == pytest.approx(1.0, abs=0.02)
+    assert worker.prepare((tone * 20).astype("<i2").tobytes()) == (b"", 0.0)
+    assert worker.prepare(b"\x00\x40" * 1_000) == (b"", 0.0)
 
 
 def test_every_word_of_the_grammar_can_be_pronounced() -> None:
