@@ -40,7 +40,7 @@ async def test_providers_that_cannot_start_stop_the_server(
     from mynah.providers.tts.fake import FakeTts
 
     async def broken(self: object) -> None:
-        raise ProviderError("no voice")
+        raise ValueError("no voice")  # a vendor's error, not one of ours
 
     monkeypatch.setattr(FakeTts, "start", broken)
     server = App(load(FAKES, [*LOOPBACK, f"log.data_dir={tmp_path}"], environ={}))

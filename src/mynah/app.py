@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import uvloop
@@ -24,11 +25,11 @@ from mynah.console.terminal import Terminal
 from mynah.dialogue.session import DialogueSettings, Services
 from mynah.dialogue.speak import Voice
 from mynah.dialogue.turn import TurnPolicy
-from mynah.net.address import lan_address
+from mynah.net.address import WEBSOCKET_PATH, lan_address
 from mynah.net.devices import Devices
 from mynah.net.http import DeviceHttp
 from mynah.net.ota import OtaService
-from mynah.net.websocket import PATH, WebsocketServer
+from mynah.net.websocket import WebsocketServer
 from mynah.providers import registry
 from mynah.providers.base import (
     AsrProvider,
@@ -54,6 +55,8 @@ MAX_NO_VOICE_S = 105.0
 WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 log = logger.bind(tag="app")
+
+T = TypeVar("T")
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -100,7 +103,7 @@ class App:
         self.devices.start()
         self._ready = True
         host = _local_host(settings.server.ip)
-        return Addresses(f"ws://{host}:{ws_port}{PATH}", f"http://{host}:{http_port}/xiaozhi/ota/")
+        return Addresses(f"ws://{host}:{ws_port}{WEBSOCKET_PATH}", f"http://{host}:{http_port}/xiaozhi/ota/")
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Finish running replies, then close everything. Safe after a failed `start`."""
@@ -116,7 +119,12 @@ class App:
             self._pacer.close()
         if self._ingest is not None:
             self._ingest.stop()
-        await asyncio.gather(*(provider.stop() for provider in self._providers))
+        ended = await asyncio.gather(
+            *(provider.stop() for provider in self._providers), return_exceptions=True
+        )
+        for error in ended:
+            if isinstance(error, BaseException):
+                log.warning("a provider did not stop cleanly: {}", error)
         self._codec.shutdown(wait=False, cancel_futures=True)
 
     def on_fatal(self, call: Callable[[], None]) -> None:
@@ -134,7 +142,9 @@ class App:
 
     async def _services(self) -> Services:
         settings = self.settings
-        vad = cast(VadProvider[Any], self._create(Kind.VAD))
+        vad, intent = self._create(Kind.VAD), self._create(Kind.INTENT)
+        assert isinstance(vad, VadProvider)
+        assert isinstance(intent, IntentProvider)
         asr = GuardedAsr(
             cast(AsrProvider[Any], self._create(Kind.ASR)), first_timeout_s=settings.timeouts.asr_s
         )
@@ -144,8 +154,8 @@ class App:
         tts = GuardedTts(
             cast(TtsProvider[Any], self._create(Kind.TTS)), first_timeout_s=settings.timeouts.tts_s
         )
-        intent = cast(IntentProvider[Any], self._create(Kind.INTENT))
-        await asyncio.gather(*(provider.start() for provider in self._providers))
+        self._providers = [vad, asr, llm, tts, intent]
+        await self._start_providers()
         self._ingest = Ingest(vad.engine())
         self._ingest.start()
         self._pacer = Pacer()
@@ -173,14 +183,31 @@ class App:
 
     def _create(self, kind: Kind) -> Provider[Any]:
         name, entry = self.settings.entry(kind)
-        provider = registry.create(kind, name, entry)
-        self._providers.append(provider)
-        return provider
+        return registry.create(kind, name, entry)
+
+    async def _start_providers(self) -> None:
+        """Start all side by side. When one cannot, the others are given the time to finish before it is told."""
+        started = await asyncio.gather(
+            *(provider.start() for provider in self._providers), return_exceptions=True
+        )
+        for outcome in started:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
 
 def run(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
+    _fill_standard_streams()
     return uvloop.run(_serve(settings))
+
+
+def _fill_standard_streams() -> None:
+    """Open the standard streams that whoever started us closed: else a socket would take their numbers."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 async def _serve(settings: Settings) -> int:
@@ -199,27 +226,33 @@ async def _serve(settings: Settings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     try:
-        addresses = await app.start()
-        app.on_fatal(stop.set)
-        assert app.devices is not None
-        Terminal(app.devices, stop.set).start()
-        sys.stdout.write(addresses.ready_line() + "\n")
-        sys.stdout.flush()
-        _say_where(settings, addresses)
-        await stop.wait()
-        log.info("stopping: running replies may finish for {:.0f} s (Ctrl-C again to stop at once)", DRAIN_S)
-        draining = asyncio.ensure_future(app.stop())
-        hurrying = asyncio.ensure_future(hurry.wait())
-        await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-        hurrying.cancel()
-        if not draining.done():
-            draining.cancel()
-            await asyncio.gather(draining, return_exceptions=True)
-            await app.stop(drain_s=0.0)
-    except BaseException:
+        addresses = await _unless(stop, app.start())
+        if addresses is not None:
+            assert app.devices is not None
+            app.on_fatal(stop.set)
+            Terminal(app.devices, stop.set).start()
+            sys.stdout.write(addresses.ready_line() + "\n")
+            sys.stdout.flush()
+            _say_where(settings, addresses)
+            await stop.wait()
+            log.info("stopping: running replies may finish for {:.0f} s (Ctrl-C again: at once)", DRAIN_S)
+        await _unless(hurry, app.stop())
+    finally:
         await app.stop(drain_s=0.0)
-        raise
     return 1 if app.failed else 0
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return what ``work`` returns, or None when the event comes first; then the work is cancelled."""
+    working = asyncio.ensure_future(work)
+    waiting = asyncio.ensure_future(event.wait())
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    return None
 
 
 def _say_where(settings: Settings, addresses: Addresses) -> None:

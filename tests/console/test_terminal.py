@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import sys
 from pathlib import Path
+
+import pytest
 
 from mynah.console.terminal import HELP, Terminal
 from tests.servers import app, connect
@@ -41,3 +45,25 @@ async def test_lines_are_read_from_a_stream(tmp_path: Path) -> None:
             if HELP in out.getvalue():
                 break
     assert out.getvalue() == f"0 devices connected\n{HELP}\n"
+
+
+async def test_without_or_in_the_background_of_a_terminal_nothing_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def fileno(self) -> int:
+            return 0
+
+    out = io.StringIO()
+    async with app(tmp_path) as (server, _):
+        assert server.devices is not None
+        terminal = Terminal(server.devices, lambda: None, out)
+        monkeypatch.setattr(os, "tcgetpgrp", lambda fd: -1)
+        terminal.start(Tty("status\n"))
+        monkeypatch.setattr(sys, "stdin", None)
+        terminal.start()
+        await asyncio.sleep(0.1)
+    assert out.getvalue() == ""

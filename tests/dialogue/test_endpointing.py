@@ -50,11 +50,10 @@ def test_interrupting_takes_more_speech() -> None:
     assert endpointer.push(0.9) is Edge.STARTED
 
 
-def test_silence_and_peak_are_reported() -> None:
+def test_the_peak_is_reported() -> None:
     endpointer = Endpointer(CAPABILITIES)
     for probability in (0.6, 0.1, 0.1):
         endpointer.push(probability)
-    assert endpointer.silence_ms == pytest.approx(64)
     assert endpointer.peak == pytest.approx(0.6)
 
 

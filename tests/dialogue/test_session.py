@@ -456,3 +456,65 @@ def test_sentences_are_shown_when_they_begin_to_play() -> None:
     stage = play(None, act)
     first, second = stage.link.when(TtsSentence)
     assert second - first == pytest.approx(2.0 - 0.12, abs=0.07)
+
+
+@pytest.mark.parametrize("then", [Abort(), START["manual"], Listen("detect", text="typed")])
+def test_what_cancels_a_recognition_before_its_first_step_leaks_nothing(then: object) -> None:
+    async def act(stage: Stage) -> None:
+        for _ in range(3):
+            stage.session.on_message(START["manual"])
+            await stage.stream((VOICE, 5))
+            stage.session.on_message(Listen("stop"))
+            stage.session.on_message(then)  # type: ignore[arg-type] # in the same read of the socket
+            await stage.settle()
+
+    assert play(None, act).asr.cancelled == 3
+
+
+def test_a_device_that_dies_in_the_middle_of_a_word_is_closed() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(START["auto"])
+        await stage.stream((VOICE, 10))
+        assert stage.session.phase is Phase.LISTENING
+        await stage.settle(120)
+        stage.session.check_quiet(asyncio.get_running_loop().time())
+        await stage.settle()
+        assert stage.link.closed
+
+    play(None, act)
+
+
+def test_an_open_connection_gets_data_before_firmware_gives_it_up() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session._reminders.add(1000, "Eggs!")
+        for _ in range(60):
+            await stage.settle(5)
+            stage.session.check_quiet(asyncio.get_running_loop().time())
+        assert not stage.link.closed
+        at = stage.link.when(Pong)
+        assert all(later - earlier < 110 for earlier, later in itertools.pairwise(at))
+        assert len(at) >= 3
+
+    play(None, act)
+
+
+def test_what_led_to_no_reply_does_not_stick_to_the_next_one() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="hey mynah"))
+        await stage.settle(60)
+        stage.session.say("Your tea is ready.")
+        await stage.settle()
+        stage.session.on_message(Listen("detect", text="hello"))
+        await stage.settle()
+
+    stage = play(None, act, greeting=False)
+    assert stage.recorder.turns[0].stages_ms() == {}
+    assert [m.content for m in stage.llm.requests[0].messages[1:]] == ["Your tea is ready.", "hello"]
+
+
+def test_typed_text_is_bounded() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Listen("detect", text="x" * 100_000))
+        await stage.settle()
+
+    assert len(play(None, act).llm.requests[0].messages[-1].content) == 4000

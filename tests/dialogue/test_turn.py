@@ -20,6 +20,7 @@ from mynah.dialogue.turn import (
     Leave,
     ListenStarted,
     ListenStopped,
+    Lull,
     OpenEar,
     Phase,
     Played,
@@ -266,6 +267,7 @@ EVENTS = st.one_of(
     st.sampled_from(["hello", "", "goodbye"]),  # stands for a recogniser's result
     st.sampled_from([0, 1]),  # stands for the end of a reply: late (0) or of the current turn (1)
     st.just(SayRequested("tea")),
+    st.just(Lull()),
     st.sampled_from(["", "bye"]).map(Fell),
 )
 
@@ -335,3 +337,36 @@ def test_realtime_that_begins_during_a_reply_can_interrupt_it() -> None:
     steps(turns, SayRequested("tea"))
     assert turns.step(ListenStarted(REALTIME)) == [OpenEar(1, REALTIME, interrupting=True)]
     assert turns.step(SpeechStarted()) == [CancelTurn(1), StopReply()]
+
+
+def test_who_interrupts_is_listened_to_before_announcements_are_made() -> None:
+    turns = machine()
+    steps(turns, ListenStarted(MANUAL), ListenStopped(), Recognised(1, "hi"), SayRequested("tea"))
+    assert turns.step(Aborted()) == [CloseEar(), CancelTurn(1), StopReply()]
+    assert turns.step(Lull()) == [StartReply(3), Say(3, "tea", remember=True)]
+    steps(turns, Played(3), ListenStarted(MANUAL), SayRequested("eggs"))
+    assert turns.step(Lull()) == []  # the button is held
+
+
+def test_a_lull_while_listening_closes_the_ear_for_an_announcement() -> None:
+    turns = machine()
+    steps(turns, TextGiven("hello"), ListenStarted(REALTIME), SayRequested("tea"), Aborted())
+    assert turns.step(Lull()) == [
+        CloseEar(),
+        StartReply(4),
+        OpenEar(4, REALTIME, interrupting=True),
+        Say(4, "tea", remember=True),
+    ]
+
+
+def test_wake_word_without_greeting_during_a_reply_stops_it_once() -> None:
+    turns = machine(TurnPolicy.from_phrases(["hey mynah"], [], greeting=False))
+    steps(turns, TextGiven("tell me a story"))
+    assert turns.step(TextGiven("hey mynah")).count(StopReply()) == 1
+
+
+def test_auto_mode_with_an_explicit_stop_and_no_text_rests() -> None:
+    turns = machine()
+    steps(turns, ListenStarted(AUTO), ListenStopped())
+    assert turns.step(Recognised(1, "")) == []
+    assert turns.phase is Phase.IDLE

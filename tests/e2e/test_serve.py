@@ -6,13 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.servers import FAKES, serve
+from tests.servers import FAKES, LOOPBACK, serve
 
 pytestmark = pytest.mark.e2e
 
@@ -118,3 +119,31 @@ def test_a_wrong_configuration_is_one_clear_line(tmp_path: Path, content: str, m
     assert "Traceback" not in errors
     for word in mentions:
         assert word in errors
+
+
+def test_a_signal_while_starting_ends_it(tmp_path: Path) -> None:
+    """The recogniser's start is the slow part; whoever changes his mind does not wait for it."""
+    popen = subprocess.Popen(
+        [sys.executable, "-m", "mynah.cli", "serve", "-s", "server.port=0", "-s", "server.http_port=0"],
+        cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(1.0)
+    popen.send_signal(signal.SIGTERM)
+    _, errors = popen.communicate(timeout=20)
+    assert "Traceback" not in errors
+    # Before the handlers are set the signal kills in the ordinary way.
+    assert popen.returncode in (0, -signal.SIGTERM)
+
+
+def test_closed_standard_streams(tmp_path: Path) -> None:
+    ports = " ".join(f"-s {setting}" for setting in LOOPBACK)
+    command = f"exec {sys.executable} -m mynah.cli serve -c {FAKES} {ports} <&-"
+    popen = subprocess.Popen(
+        ["sh", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert popen.stdout is not None
+    assert popen.stdout.readline().startswith("READY")
+    popen.send_signal(signal.SIGTERM)
+    _, errors = popen.communicate(timeout=20)
+    assert popen.returncode == 0, errors
+    assert "Traceback" not in errors

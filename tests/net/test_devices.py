@@ -64,3 +64,31 @@ async def test_draining_does_not_wait_for_ever(tmp_path: Path) -> None:
         assert server.devices is not None
         await asyncio.wait_for(server.devices.drain(0.1), 4)
         await talking.until("close", timeout_s=3)
+
+
+async def test_one_bad_session_does_not_end_the_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SWEEP_S", 0.05)
+    async with app(tmp_path, "close_connection_no_voice_time=0.2") as (server, at):
+        assert server.devices is not None
+        async with connect(at.ws) as bad, connect(at.ws, "02:00:00:00:00:02") as good:
+            await bad.hello()
+            await good.hello()
+            broken = next(iter(server.devices))
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda *_: None)
+            with monkeypatch.context() as patch:
+                patch.setattr(type(broken), "check_quiet", lambda self, now: 1 / 0)
+                await asyncio.sleep(0.2)
+            await good.until("close", timeout_s=3)
+            await bad.until("close", timeout_s=3)
+            loop.set_exception_handler(None)
+
+
+async def test_a_full_server_lets_a_device_replace_itself(tmp_path: Path) -> None:
+    async with app(tmp_path, "server.limits.max_connections=1") as (_, at), connect(at.ws) as older:
+        await older.hello()
+        async with connect(at.ws) as newer:
+            await newer.hello()
+            await older.until("close")

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,9 +14,13 @@ import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from picows import WSMsgType
 
-from mynah.net.websocket import PATH, read_peer
+from mynah.net import websocket as module
+from mynah.net.address import WEBSOCKET_PATH
+from mynah.net.websocket import read_peer
 from mynah.wire import frames
+from mynah.wire.messages import Stt
 from tests.servers import app, connect
 
 
@@ -35,7 +40,7 @@ async def raw(url: str, request: str) -> bytes:
     return answer
 
 
-def handshake(path: str = PATH, connection: str = "Upgrade", more: str = "") -> str:
+def handshake(path: str = WEBSOCKET_PATH, connection: str = "Upgrade", more: str = "") -> str:
     key = base64.b64encode(os.urandom(16)).decode()
     return (
         f"GET {path} HTTP/1.1\r\nHost: mynah\r\nUpgrade: websocket\r\nConnection: {connection}\r\n"
@@ -248,3 +253,58 @@ def test_headers_win_over_the_query() -> None:
         "::1",
     )
     assert (peer.device_id, peer.client_id, peer.authorization) == ("bb", "q", "Bearer h")
+
+
+async def test_a_web_page_of_another_site_is_not_this_machine(tmp_path: Path) -> None:
+    async with app(tmp_path, "server.ip=0.0.0.0", "server.auth.enabled=auto") as (
+        _,
+        at,
+    ):  # so that `auto` asks for tokens
+        for origin, status in (
+            ("https://evil.example", "401"),
+            ("null", "401"),
+            ("http://localhost:8002", "101"),
+            ("http://mynah", "101"),  # the name this request uses for us
+        ):
+            line = await first_line(at.ws, handshake(more=f"Origin: {origin}\r\n"))
+            assert line.split()[1] == status, origin
+        assert (await first_line(at.ws, handshake())).split()[1] == "101"
+
+
+async def test_a_peer_that_does_not_read_is_cut_after_the_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_GRACE_S", 0.1)
+    async with app(tmp_path) as (server, at):
+        assert server.devices is not None
+        parts = urlsplit(at.ws)
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            peer.connect((parts.hostname, parts.port))
+            peer.sendall(handshake().encode())
+            while not len(server.devices):
+                await asyncio.sleep(0.01)
+            link = next(iter(server.devices))._link
+            for _ in range(300):
+                link._write(WSMsgType.TEXT, b"x" * 1000)
+            link.close()
+            async with asyncio.timeout(3):
+                while len(server.devices):
+                    await asyncio.sleep(0.01)
+
+
+async def test_strange_targets_and_ids(tmp_path: Path) -> None:
+    async with app(tmp_path) as (_, at):
+        assert (await first_line(at.ws, handshake(path="//[x"))).split()[1] == "400"
+    peer = read_peer("/xiaozhi/v1/?device-id=x%0AINFO%1b[31m", {}, "127.0.0.1")
+    assert peer.device_id == "xinfo[31m"
+    assert read_peer("/", {"device-id": "AA-BB-CC-DD-EE-FF"}, "").device_id == "aa:bb:cc:dd:ee:ff"
+
+
+async def test_text_that_is_no_text_is_not_sent_and_harms_nobody(tmp_path: Path) -> None:
+    async with app(tmp_path) as (server, at), connect(at.ws) as device:
+        await device.hello()
+        assert server.devices is not None
+        next(iter(server.devices))._link.send(Stt("\ud800", "s"))
+        await device.say(type="ping")
+        await device.until("pong")

@@ -473,3 +473,75 @@ def test_known_errors_keep_their_provider() -> None:
     with pytest.raises(ProviderRejectedError) as caught, provider_errors("outer"):
         raise ProviderRejectedError("x", provider="inner")
     assert caught.value.provider == "inner"
+
+
+class Clumsy(AsrProvider[ProviderOptions]):
+    """A recogniser that fails wherever it can without being asked for a result."""
+
+    def __init__(self, *, opens: bool) -> None:
+        super().__init__("clumsy", OPTIONS)
+        self.opens = opens
+        self.tries = 0
+
+    @property
+    def capabilities(self) -> AsrCapabilities:
+        return AsrCapabilities()
+
+    def open_stream(self, request: AsrRequest) -> Any:
+        self.tries += 1
+        if not self.opens and self.tries == 1:
+            raise ConnectionError("not yet")
+        return self
+
+    def feed(self, pcm: bytes) -> None:
+        pass
+
+    async def finish(self) -> Transcript:
+        return Transcript("hello")
+
+    def cancel(self) -> None:
+        raise ValueError("cannot even stop")
+
+
+@virtual
+async def test_a_recogniser_that_fails_to_open_or_to_stop_harms_nobody() -> None:
+    stream = GuardedAsr(Clumsy(opens=True)).open_stream(AsrRequest())
+    stream.feed(bytes(100))
+    assert (await stream.finish()).text == "hello"
+    stream.cancel()
+    stream = GuardedAsr(Clumsy(opens=False)).open_stream(AsrRequest())
+    stream.feed(bytes(100))
+    assert (await stream.finish()).text == "hello"  # the second try opens
+
+
+@virtual
+async def test_a_failing_clean_up_does_not_bring_a_cancelled_stream_back() -> None:
+    opened = 0
+
+    async def stubborn() -> AsyncGenerator[LlmChunk, None]:
+        nonlocal opened
+        opened += 1
+        try:
+            await asyncio.sleep(100)
+            yield Finish()
+        finally:
+            raise ConnectionError("while closing")
+
+    class Stubborn(LlmProvider[ProviderOptions]):
+        @property
+        def capabilities(self) -> LlmCapabilities:
+            return LlmCapabilities()
+
+        def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
+            return stubborn()
+
+    async def read() -> None:
+        async for _ in GuardedLlm(Stubborn("stubborn", OPTIONS)).generate(ASK):
+            pass
+
+    task = asyncio.ensure_future(read())
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert opened == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +22,14 @@ MAX_LISTED = 50
 """Devices printed at most; a terminal shows no more at once."""
 
 
+def _in_background(source: TextIO) -> bool:
+    """Say whether reading would stop the whole process: a job in the background must not read its terminal."""
+    try:
+        return source.isatty() and os.tcgetpgrp(source.fileno()) != os.getpgrp()
+    except (OSError, ValueError):
+        return False
+
+
 class Terminal:
     """Reads lines on a daemon thread, so that a closed or silent standard input holds nothing up."""
 
@@ -32,6 +41,8 @@ class Terminal:
     def start(self, lines: TextIO | None = None) -> None:
         """Begin to read ``lines`` (standard input)."""
         source = lines or sys.stdin
+        if source is None or _in_background(source):
+            return
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(source, loop), name="terminal", daemon=True).start()
 

@@ -85,8 +85,3 @@ class Endpointer:
             self._speech = 0
             return Edge.ENDED
         return None
-
-    @property
-    def silence_ms(self) -> float:
-        """How long it has been silent, in media time."""
-        return self._silence * self.chunk_ms

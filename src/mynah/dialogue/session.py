@@ -10,6 +10,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -56,6 +57,12 @@ from mynah.wire.messages import (
     TtsStop,
 )
 
+MAX_TYPED_CHARS = 4000
+"""Two pages: more is a document, and all of it would stay in the history. Overflow policy: the rest is cut off."""
+SILENT_MICROPHONE_S = 10.0
+"""An open microphone sends a packet every 60 ms; one that has sent none for so long belongs to a dead connection."""
+KEEP_ALIVE_S = 60.0
+"""Firmware takes a connection for dead after 120 s without data from us; pings do not count."""
 SENTENCE_QUEUE = 8
 """Sentences the model may be ahead of the voice; then it has to wait (back-pressure)."""
 
@@ -109,9 +116,9 @@ class Session:
 
     # fmt: off
     __slots__ = (
-        "_device_mcp", "_ear", "_end_session", "_face_sent", "_history", "_language", "_link", "_loop", "_machine",
-        "_quiet_since", "_record", "_reminders", "_services", "_speech", "_spoken", "_tasks", "_thought", "_tools",
-        "_typed_at", "_user_text", "device_id", "greeted", "session_id",
+        "_audio_at", "_device_mcp", "_discovery", "_ear", "_end_session", "_face_sent", "_history", "_kept_alive_at",
+        "_language", "_link", "_loop", "_machine", "_quiet_since", "_record", "_reminders", "_services", "_speech",
+        "_spoken", "_tasks", "_thought", "_tools", "_typed_at", "_user_text", "device_id", "greeted", "session_id",
     )
     # fmt: on
 
@@ -136,9 +143,11 @@ class Session:
         self._record = TurnRecord(device_id)
         self._tasks: set[asyncio.Task[None]] = set()
         self._device_mcp: DeviceMcp | None = None
+        self._discovery: asyncio.Task[None] | None = None
         self._tools: SessionTools | None = None
         self._reminders = SessionReminders(self.say)
-        self._typed_at = 0.0
+        self._typed_at = self._audio_at = 0.0
+        self._kept_alive_at = self._loop.time()
         self._quiet_since = self._loop.time()
         services.observer.on_session_opened(device_id, self.session_id)
 
@@ -160,7 +169,7 @@ class Session:
             case Listen(text=words):
                 self._touch()
                 self._typed_at = self._loop.time()
-                self._post(turn.TextGiven(words.strip()))
+                self._post(turn.TextGiven(words.strip()[:MAX_TYPED_CHARS]))
             case Abort():
                 self._touch()
                 self._post(turn.Aborted())
@@ -180,6 +189,7 @@ class Session:
     def on_audio(self, packet: bytes) -> None:
         """Take in one Opus packet. Audio that nobody listens to is dropped: firmware bursts its wake-word recording."""
         if self._ear is not None:
+            self._audio_at = self._loop.time()
             self._ear.push(packet)
 
     def on_closed(self) -> None:
@@ -204,11 +214,14 @@ class Session:
     def check_quiet(self, now: float) -> None:
         """End the conversation when nobody has spoken for too long; called for all sessions every few seconds."""
         if self._machine.phase in (turn.Phase.RECOGNISING, turn.Phase.REPLYING):
-            self._quiet_since = now
+            self._quiet_since = self._kept_alive_at = now
             return
-        if now - self._quiet_since < self._services.settings.no_voice_s:
-            return
-        if (self._ear is not None and self._ear.hearing) or len(self._reminders):
+        self._post(turn.Lull())
+        hearing = self._ear is not None and self._ear.hearing and now - self._audio_at < SILENT_MICROPHONE_S
+        if now - self._quiet_since < self._services.settings.no_voice_s or hearing or len(self._reminders):
+            if now - self._kept_alive_at >= KEEP_ALIVE_S:
+                self._kept_alive_at = now
+                self._link.send(Pong(self.session_id))
             return
         # To a device that is not listening a sudden farewell would come out of nowhere.
         listening = self._machine.phase is turn.Phase.LISTENING
@@ -252,6 +265,11 @@ class Session:
     def _post(self, event: turn.Event) -> None:
         for command in self._machine.step(event):
             self._carry_out(command)
+        if self._speech is None and self._machine.phase in (turn.Phase.IDLE, turn.Phase.LISTENING):
+            # What was said led to no reply (a noise, a wake word): it must not stick to the next one.
+            self._user_text = ""
+            if self._record.speech_end:
+                self._record = TurnRecord(self.device_id)
 
     def _carry_out(self, command: turn.Command) -> None:
         match command:
@@ -263,7 +281,10 @@ class Session:
                 ear, self._ear = self._ear, None
                 mode = self._machine.mode.value
                 self._record = TurnRecord(self.device_id, mode, speech_end=self._loop.time())
-                self._spawn(number, self._recognise(number, ear))
+                task = self._spawn(number, partial(self._recognise, number, ear))
+                if ear is not None:
+                    # Also when the task is cancelled before its first step.
+                    task.add_done_callback(lambda _: ear.close())
             case turn.ShowText(words):
                 self._show_text(words)
             case turn.StartReply():
@@ -280,17 +301,17 @@ class Session:
     def _speak(self, command: turn.Command) -> None:
         match command:
             case turn.Think(number, words):
-                self._spawn(number, self._reply(words))
+                self._spawn(number, partial(self._reply, words))
             case turn.Say(number, words, remember, end_session):
                 self._end_session |= end_session
-                self._spawn(number, self._say(words, remember), apology=False)
+                self._spawn(number, partial(self._say, words, remember), apology=False)
             case turn.AskAgain(number):
-                self._spawn(number, self._say(text("nothing_heard", self._language)), apology=False)
+                self._spawn(number, partial(self._say, text("nothing_heard", self._language)), apology=False)
             case turn.Greet(number):
-                self._spawn(number, self._say(text("greeting", self._language), remember=True), apology=False)
+                self._spawn(number, partial(self._say, text("greeting", self._language), True), apology=False)
             case turn.Leave(number):
                 self._end_session = True
-                self._spawn(number, self._say(text("farewell", self._language)), apology=False)
+                self._spawn(number, partial(self._say, text("farewell", self._language)), apology=False)
 
     def _open_ear(self, command: turn.OpenEar) -> None:
         if self._ear is not None and command.mode is ListenMode.REALTIME and not command.interrupting:
@@ -348,22 +369,29 @@ class Session:
 
     # -- work of a turn
 
-    def _spawn(self, number: int, work: Coroutine[Any, Any, None], *, apology: bool = True) -> None:
+    def _spawn(
+        self, number: int, work: Callable[[], Coroutine[Any, Any, None]], *, apology: bool = True
+    ) -> asyncio.Task[None]:
         task = self._loop.create_task(self._guard(number, work, apology))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _guard(self, number: int, work: Coroutine[Any, Any, None], apology: bool) -> None:
+    async def _guard(self, number: int, work: Callable[[], Coroutine[Any, Any, None]], apology: bool) -> None:
         """Root of every task of a turn: whatever goes wrong, the device leaves its speaking state."""
         try:
-            await work
+            await work()
         except Exception as error:  # noqa: BLE001 - the task root: see rule 8 of the rooms
+            if number != self._machine.turn:
+                return  # a clean-up that failed after the turn was cancelled; the state belongs to a newer one
             leaf = _leaf(error)
             key = leaf.public if isinstance(leaf, MynahError) else MynahError.public
             self._record.error = leaf.code if isinstance(leaf, MynahError) else "internal"
             log.opt(exception=None if isinstance(leaf, MynahError) else leaf).warning(
                 "{}: turn {} failed: {}: {}", self.device_id, number, type(leaf).__name__, leaf
             )
+            if self._speech is not None:
+                self._speech.restart()
             if apology:
                 self._post(turn.Failed(number, text(key, self._language)))
             elif self._speech is not None:
@@ -373,10 +401,7 @@ class Session:
         if ear is None:
             self._post(turn.Recognised(number, "", voiced=False))
             return
-        try:
-            transcript, voiced = await ear.finish()
-        finally:
-            ear.close()
+        transcript, voiced = await ear.finish()
         self._record.transcript = self._loop.time()
         self._post(turn.Recognised(number, transcript.text.strip(), voiced))
 
@@ -432,15 +457,12 @@ class Session:
 
     def _spawn_discovery(self, device: DeviceMcp) -> None:
         async def discover() -> None:
-            try:
-                await device.discover()
-            except MynahError as error:
-                log.info("{}: device tools not available: {}", self.device_id, error)
+            if reason := await device.discover():
+                log.debug("{}: not all device tools are known: {}", self.device_id, reason)
 
-        task = self._loop.create_task(discover())
-        # Not one of the turn's tasks: an interrupt must not end it.
+        # Not one of the turn's tasks: an interrupt must not end it; closing the device's tools does.
+        self._discovery = self._loop.create_task(discover())
         self._tools = self._services.toolbox.for_session(device)
-        task.add_done_callback(_consume)
 
     def _session_tools(self) -> SessionTools | None:
         if not self._services.offers_tools:
@@ -475,9 +497,3 @@ def _leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _consume(task: asyncio.Task[None]) -> None:
-    """Mark a task's result as seen, so that asyncio does not report it at exit."""
-    if not task.cancelled():
-        task.exception()

@@ -159,6 +159,10 @@ class Speech:
         self._release()
         self._playback.cancel()
 
+    def restart(self) -> None:
+        """Begin anew with what is said next: the work in progress failed and may have left the encoder in its midst."""
+        self._release()
+
     def _release(self) -> None:
         if self._encoder is not None:
             self._encoder.close()

@@ -73,7 +73,7 @@ class Thought:
                         calls.append(chunk)
             for sentence in splitter.flush():
                 yield Sentence(sentence)
-            if not calls or self._tools is None:
+            if not calls or not offered or self._tools is None:
                 return
             results = await self._call(self._tools, calls, "".join(said))
             direct = [result.content for result in results if result.direct]

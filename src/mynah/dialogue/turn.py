@@ -93,6 +93,10 @@ class SayRequested(msgspec.Struct, frozen=True):
     text: str
 
 
+class Lull(msgspec.Struct, frozen=True):
+    """A quiet moment, told every few seconds: announcements that still wait may be made."""
+
+
 class Fell(msgspec.Struct, frozen=True):
     """Nobody has spoken for the configured time."""
 
@@ -114,6 +118,7 @@ Event = (
     | Failed
     | Played
     | SayRequested
+    | Lull
     | Fell
     | Closed
 )
@@ -248,7 +253,7 @@ def normalise(phrase: str) -> str:
 class TurnMachine:
     """State of one conversation. `step` is its only entry."""
 
-    __slots__ = ("_hearing", "_policy", "_relisten", "_says", "mode", "phase", "turn")
+    __slots__ = ("_hearing", "_mic_closed", "_policy", "_relisten", "_says", "mode", "phase", "turn")
 
     def __init__(self, policy: TurnPolicy) -> None:
         self._policy = policy
@@ -258,6 +263,8 @@ class TurnMachine:
         """Number of the current turn; grows with every recording and every reply."""
         self._relisten = False
         """A ``listen start`` came while we were busy: open the ear when the reply is over."""
+        self._mic_closed = False
+        """The device said ``listen stop`` and has not opened its microphone again."""
         self._hearing = False
         """The user is in the middle of an utterance."""
         self._says: deque[str] = deque()
@@ -276,6 +283,8 @@ class TurnMachine:
                 return self._speech_ended()
             case SayRequested(text):
                 return self._say_requested(text)
+            case Lull():
+                return self._lull()
             case Fell(farewell):
                 return self._fell_silent(farewell)
             case Closed():
@@ -298,6 +307,7 @@ class TurnMachine:
     # -- what the device says
 
     def _listen_started(self, mode: ListenMode) -> list[Command]:
+        self._mic_closed = False
         changed = mode is not self.mode
         self.mode = mode
         match self.phase:
@@ -317,6 +327,7 @@ class TurnMachine:
 
     def _listen_stopped(self) -> list[Command]:
         self._relisten = False
+        self._mic_closed = True
         if self.phase is not Phase.LISTENING:
             return []
         return self._recognise()
@@ -332,8 +343,8 @@ class TurnMachine:
             if self._policy.greeting:
                 return [*commands, *self._begin_reply(), Greet(self.turn)]
             self.phase = Phase.IDLE
-            # Firmware goes on to listen by itself; clients that do not are waiting for this stop.
-            return [*commands, StopReply()]
+            # Firmware goes on to listen by itself; clients that do not are waiting for a stop.
+            return commands if StopReply() in commands else [*commands, StopReply()]
         return [*commands, *self._begin_reply(), Think(self.turn, text)]
 
     def _aborted(self) -> list[Command]:
@@ -342,7 +353,8 @@ class TurnMachine:
                 cancelled = self.turn
                 self.turn += 1
                 # The stop is what takes firmware out of its speaking state, whatever we were doing.
-                return [CloseEar(), CancelTurn(cancelled), StopReply(), *self._after_reply()]
+                # Who interrupts wants to speak: announcements wait for the next gap.
+                return [CloseEar(), CancelTurn(cancelled), StopReply(), *self._listen_or_rest()]
             case _:
                 return [StopReply()]
 
@@ -413,6 +425,14 @@ class TurnMachine:
         self.turn += 1
         return [*commands, *self._begin_reply(), Say(self.turn, text, remember=True)]
 
+    def _lull(self) -> list[Command]:
+        resting = self.phase is Phase.IDLE or (
+            self.phase is Phase.LISTENING and not self._hearing and self.mode is not ListenMode.MANUAL
+        )
+        if not self._says or not resting:
+            return []
+        return [*self._silence(), *self._announce()]
+
     def _fell_silent(self, farewell: str) -> list[Command]:
         if self.phase in (Phase.RECOGNISING, Phase.REPLYING):
             return []
@@ -457,10 +477,13 @@ class TurnMachine:
         return commands
 
     def _after_reply(self) -> list[Command]:
-        if self._says:
-            self.turn += 1
-            text = self._says.popleft()
-            return [*self._begin_reply(), Say(self.turn, text, remember=True)]
+        return self._announce() if self._says else self._listen_or_rest()
+
+    def _announce(self) -> list[Command]:
+        self.turn += 1
+        return [*self._begin_reply(), Say(self.turn, self._says.popleft(), remember=True)]
+
+    def _listen_or_rest(self) -> list[Command]:
         if self.mode is ListenMode.REALTIME or self._relisten or self._listening_goes_on():
             return self._listen()
         self.phase = Phase.IDLE
@@ -468,4 +491,4 @@ class TurnMachine:
 
     def _listening_goes_on(self) -> bool:
         """Return whether the device still streams without having said so again (an utterance that had no text)."""
-        return self.phase is Phase.RECOGNISING and self.mode is ListenMode.AUTO
+        return self.phase is Phase.RECOGNISING and self.mode is ListenMode.AUTO and not self._mic_closed

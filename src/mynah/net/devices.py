@@ -39,12 +39,17 @@ class Devices:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down, try again in a moment"
             )
-        if len(self._sessions) >= self._max_connections:
+        if len(self._sessions) >= self._max_connections and peer.device_id not in self._by_device:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the server is full (server.limits.max_connections)"
             )
         result = self._authenticator.check(
-            peer.authorization, peer.device_id, peer.client_id, peer.ip, forwarded=peer.forwarded
+            peer.authorization,
+            peer.device_id,
+            peer.client_id,
+            peer.ip,
+            # A web page of another site is not "this machine", even if the browser runs on it.
+            forwarded=peer.forwarded or peer.cross_site,
         )
         if result.ok:
             return None
@@ -81,9 +86,9 @@ class Devices:
         return iter(tuple(self._sessions.values()))
 
     def say(self, device_id: str, words: str) -> bool:
-        """Make a connected device speak; False when it is not connected."""
+        """Make a connected device speak; False when it is not connected, or has not said hello yet."""
         link = self._by_device.get(device_id)
-        if link is None:
+        if link is None or not self._sessions[link].greeted:
             return False
         self._sessions[link].say(words)
         return True
@@ -96,10 +101,11 @@ class Devices:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
+        # First of all, so that one bad session cannot end the sweeps for all.
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
         now = loop.time()
         for session in self:
             session.check_quiet(now)
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     async def drain(self, limit_s: float) -> None:
         """Let replies that are being spoken finish, for ``limit_s`` at most, then close every connection."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -30,10 +31,10 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined] # what ws_cre
 
 from mynah.dialogue.session import Session
 from mynah.errors import WireError
-from mynah.net.address import carries_forwarding, listening_socket
+from mynah.net.address import WEBSOCKET_PATH, carries_forwarding, listening_socket
+from mynah.security.tokens import MAX_ID_CHARS, is_loopback, normal_device_id
 from mynah.wire import frames, hello, messages
 
-PATH = "/xiaozhi/v1/"
 PLAIN_ANSWER = b"Server is running\n"
 HANDSHAKE_TIMEOUT_S = 10.0
 """Firmware itself gives up after ten seconds."""
@@ -67,6 +68,16 @@ class Peer(msgspec.Struct, frozen=True):
     def forwarded(self) -> bool:
         """Whether a proxy stands in between."""
         return carries_forwarding(self.headers)
+
+    @property
+    def cross_site(self) -> bool:
+        """Whether a browser sends this for a page of another host. Devices send no Origin at all."""
+        origin = self.headers.get("origin")
+        if origin is None:
+            return False
+        page = urlsplit(origin).hostname or ""
+        own = urlsplit(f"//{self.headers.get('host', '')}").hostname or ""
+        return not (is_loopback(page) or page in ("localhost", own))
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -108,6 +119,9 @@ class DeviceSocket(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The handshake is done."""
         self._transport = transport
+        connected = transport.underlying_transport.get_extra_info("socket")
+        if connected is not None:
+            _keep_alive(connected)
         self._session = self._gate.open(self, self.peer)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -137,7 +151,12 @@ class DeviceSocket(WSListener):
 
     def send(self, message: messages.ServerMessage) -> None:
         """Send a JSON message."""
-        self._write(WSMsgType.TEXT, messages.encode(message))
+        try:
+            data = messages.encode(message)
+        except UnicodeEncodeError as error:  # half a surrogate pair in a model's or plugin's text
+            log.warning("{}: a {} is not sent: {}", self.peer.device_id, type(message).__name__, error.reason)
+            return
+        self._write(WSMsgType.TEXT, data)
 
     def send_audio(self, packet: bytes, timestamp_ms: int) -> None:
         """Send one Opus packet in the framing that the device asked for."""
@@ -150,7 +169,8 @@ class DeviceSocket(WSListener):
             return
         self._closing = True
         transport.send_close(WSCloseCode(code), reason.encode())
-        asyncio.get_running_loop().call_later(CLOSE_GRACE_S, transport.disconnect)
+        # Not gracefully: that would wait for ever for a peer that does not read.
+        asyncio.get_running_loop().call_later(CLOSE_GRACE_S, transport.disconnect, False)
 
     # -- pieces
 
@@ -246,9 +266,12 @@ class WebsocketServer:
         # "keep-alive, Upgrade" is legal and what browsers behind some proxies send; picows compares the whole value.
         if "upgrade" in (token.strip() for token in headers.get("connection", "").lower().split(",")):
             request.headers["Connection"] = "Upgrade"
-        peer = read_peer(request.path.decode("latin-1"), headers, ip)
-        if peer.path.rstrip("/") != PATH.rstrip("/"):
-            return _refuse(HTTPStatus.NOT_FOUND, f"devices connect to {PATH}\n")
+        try:
+            peer = read_peer(request.path.decode("latin-1"), headers, ip)
+        except ValueError:
+            return _refuse(HTTPStatus.BAD_REQUEST, "this is not an address\n")
+        if peer.path.rstrip("/") != WEBSOCKET_PATH.rstrip("/"):
+            return _refuse(HTTPStatus.NOT_FOUND, f"devices connect to {WEBSOCKET_PATH}\n")
         refusal = self._gate.admit(peer)
         if refusal is not None:
             log.info("refused {} ({}): {}", peer.device_id or "a device without id", ip, refusal.reason)
@@ -257,7 +280,10 @@ class WebsocketServer:
 
 
 def read_peer(target: str, headers: Mapping[str, str], ip: str) -> Peer:
-    """Gather who is asking from headers, or from the query string as browsers must (they cannot set headers)."""
+    """Gather who is asking from headers, or from the query string as browsers must (they cannot set headers).
+
+    Raises ValueError for a target that is no address.
+    """
     parts = urlsplit(target)
     query: Callable[[str], str] = {k.lower(): v[0] for k, v in parse_qs(parts.query).items()}.get  # type: ignore[assignment]
     authorization = headers.get("authorization") or query("authorization") or query("token")
@@ -265,10 +291,23 @@ def read_peer(target: str, headers: Mapping[str, str], ip: str) -> Peer:
         ip=ip,
         path=parts.path,
         headers=headers,
-        device_id=(headers.get("device-id") or query("device-id") or "").strip().lower()[:64],
-        client_id=(headers.get("client-id") or query("client-id") or "").strip()[:64],
+        device_id=normal_device_id(_printable(headers.get("device-id") or query("device-id"))),
+        client_id=_printable(headers.get("client-id") or query("client-id")),
         authorization=authorization,
     )
+
+
+def _printable(told: str | None) -> str:
+    """Return an id fit for logs and terminals, bounded."""
+    return "".join(char for char in (told or "") if char.isprintable()).strip()[:MAX_ID_CHARS].rstrip()
+
+
+def _keep_alive(connected: socket.socket) -> None:
+    """Have the kernel find peers that went away without a word, at no cost here: gone after a good minute."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 40), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):  # Linux; elsewhere the system's own times apply
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _answer(response: WSUpgradeResponse) -> WSUpgradeResponseWithListener:

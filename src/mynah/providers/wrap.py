@@ -152,7 +152,18 @@ def provider_errors(name: str) -> Iterator[None]:
     except OSError as error:
         raise ProviderUnavailableError(f"{type(error).__name__}: {error}", provider=name) from error
     except Exception as error:  # the wall between vendors' code and ours: nothing foreign gets past
+        task = _running_task()
+        if task is not None and task.cancelling():
+            # A clean-up that failed must not turn a cancelled turn into one that tries again.
+            raise asyncio.CancelledError from error
         raise ProviderError(f"{type(error).__name__}: {error}", provider=name) from error
+
+
+def _running_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # called outside the loop
+        return None
 
 
 def _pause_before_retry(error: ProviderError, left_s: float) -> float | None:
@@ -216,9 +227,13 @@ class _GuardedStream:
         self._guard = guard
         self._request = request
         self._kept = UtteranceBuffer(guard.capabilities.sample_rate)
-        self._stream: AsrStream | None = guard.open_inner(request)
+        self._stream: AsrStream | None = None
         self._failure: ProviderError | None = None
         self._cancelled = False
+        try:
+            self._stream = guard.open_inner(request)
+        except ProviderError as error:  # told to `finish`, as below
+            self._failure = error
 
     def feed(self, pcm: bytes) -> None:
         if self._cancelled:
@@ -273,7 +288,8 @@ class _GuardedStream:
     def _drop(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
-            with provider_errors(self._guard.name):
+            # What a vendor says to being told to stop changes nothing any more.
+            with contextlib.suppress(ProviderError), provider_errors(self._guard.name):
                 stream.cancel()
 
 
@@ -321,7 +337,8 @@ async def _close(name: str, stream: AsyncGenerator[Any, None]) -> None:
     """Close a generator; a plain iterator has nothing to close."""
     close = getattr(stream, "aclose", None)
     if close is not None:
-        with provider_errors(name):
+        # The result is in or given up; an error while cleaning up must not replace it.
+        with contextlib.suppress(ProviderError), provider_errors(name):
             await close()
 
 

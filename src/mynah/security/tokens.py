@@ -194,8 +194,13 @@ class Authenticator:
         return self._required
 
     def token_for(self, device_id: str, client_id: str) -> str:
-        """Return what the OTA reply hands to this device: a token, or nothing when none is needed."""
-        return self._issuer.issue(device_id, client_id, self._clock()) if self._required else ""
+        """Return what the OTA reply hands to this device: a token, or nothing when none is needed.
+
+        Who tells no id gets none either: such a token would be good for every device.
+        """
+        if not self._required or not (device_id or client_id):
+            return ""
+        return self._issuer.issue(device_id, client_id, self._clock())
 
     def check(
         self,
