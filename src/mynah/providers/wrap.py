@@ -142,21 +142,26 @@ def provider_errors(name: str) -> Iterator[None]:
     """Turn whatever is raised inside into a ProviderError of provider ``name``; cancellation passes."""
     try:
         yield
-    except ProviderError as error:
-        error.provider = error.provider or name
-        raise
     except StopAsyncIteration:
         raise
-    except TimeoutError as error:
-        raise ProviderTimeoutError(str(error) or "no answer in time", provider=name) from error
-    except OSError as error:
-        raise ProviderUnavailableError(f"{type(error).__name__}: {error}", provider=name) from error
     except Exception as error:  # the wall between vendors' code and ours: nothing foreign gets past
         task = _running_task()
         if task is not None and task.cancelling():
             # A clean-up that failed must not turn a cancelled turn into one that tries again.
             raise asyncio.CancelledError from error
-        raise ProviderError(f"{type(error).__name__}: {error}", provider=name) from error
+        if isinstance(error, ProviderError):
+            error.provider = error.provider or name
+            raise
+        raise _translated(error, name) from error
+
+
+def _translated(error: Exception, name: str) -> ProviderError:
+    """Return the error of ours that says what a foreign one means."""
+    if isinstance(error, TimeoutError):
+        return ProviderTimeoutError(str(error) or "no answer in time", provider=name)
+    if isinstance(error, OSError):
+        return ProviderUnavailableError(f"{type(error).__name__}: {error}", provider=name)
+    return ProviderError(f"{type(error).__name__}: {error}", provider=name)
 
 
 def _running_task() -> asyncio.Task[Any] | None:
