@@ -47,3 +47,14 @@ async def test_providers_that_cannot_start_stop_the_server(
     with pytest.raises(ProviderError, match="no voice"):
         await server.start()
     await server.stop()
+
+
+async def test_only_the_listed_functions_are_offered(tmp_path: Path) -> None:
+    listed = 'Intent.function_call={"type": "function_call", "functions": ["get_time", "nobody"]}'
+    async with app(tmp_path, "selected_module.Intent=function_call", listed) as (server, _):
+        assert server.devices is not None
+        tools = server.devices._services.toolbox.for_session(None)
+        assert [spec.name for spec in tools.specs()] == ["get_time"]
+    async with app(tmp_path, "selected_module.Intent=function_call") as (server, _):
+        assert server.devices is not None
+        assert len(server.devices._services.toolbox.for_session(None).specs()) > 10

@@ -175,7 +175,7 @@ class App:
             vad=vad.capabilities,
             llm=llm,
             voice=Voice(tts, self._pacer, encoder),
-            toolbox=_toolbox(settings),
+            toolbox=_toolbox(settings, intent.functions),
             offers_tools=intent.offers_tools,
             observer=observe.TurnLog(),
             now=lambda: datetime.now(settings.zone()),
@@ -293,10 +293,13 @@ def _dialogue_settings(settings: Settings, rate: int) -> DialogueSettings:
     )
 
 
-def _toolbox(settings: Settings) -> Toolbox:
+def _toolbox(settings: Settings, allowed: frozenset[str] | None) -> Toolbox:
     folder = settings.plugins.get("plugins_dir")
     plugins = load_plugins(Path(folder) if folder else None)
     for fault in plugins.faults:
         log.warning("plugin {} is not used: {}", fault.file, fault.reason)
     sections = {name: section for name, section in settings.plugins.items() if isinstance(section, dict)}
-    return Toolbox(plugins.functions, sections, settings.timeouts.tool_s)
+    functions = [f for f in plugins.functions if allowed is None or f.spec.name in allowed]
+    for name in sorted((allowed or frozenset()) - {function.spec.name for function in functions}):
+        log.warning("Intent functions: there is no tool {}", name)
+    return Toolbox(functions, sections, settings.timeouts.tool_s)

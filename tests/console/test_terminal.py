@@ -24,7 +24,7 @@ async def test_commands(tmp_path: Path) -> None:
         assert terminal.run("devices") == "no device is connected"
         async with connect(at.ws) as device:
             await device.hello()
-            assert terminal.run(" STATUS ") == "1 devices connected: 1 idle"
+            assert terminal.run(" STATUS ") == "1 device connected: 1 idle"
             assert "02:00:00:00:00:01" in terminal.run("devices")
             assert terminal.run("say 02:00:00:00:00:01 dinner is ready") == "ok"
             assert (await device.until("tts", "sentence_start"))["text"] == "dinner is ready"

@@ -80,7 +80,8 @@ class Terminal:
         for session in self._devices:
             phases[session.phase.value] = phases.get(session.phase.value, 0) + 1
         detail = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
-        return f"{len(self._devices)} devices connected" + (f": {detail}" if detail else "")
+        count = len(self._devices)
+        return f"{count} device{'' if count == 1 else 's'} connected" + (f": {detail}" if detail else "")
 
     def _list(self) -> str:
         rows = [f"{session.device_id:<20} {session.phase.value}" for session in self._devices]

@@ -55,7 +55,7 @@ class Devices:
             return None
         return Refusal(
             HTTPStatus.UNAUTHORIZED,
-            f"{result.reason}: use the token of the OTA reply or one of server.auth.tokens",
+            f"{result.reason}, use the token of the OTA reply or one of server.auth.tokens",
         )
 
     def open(self, link: DeviceSocket, peer: Peer) -> Session:

@@ -315,3 +315,8 @@ class IntentProvider(Provider[OptionsT]):
     def offers_tools(self) -> bool:
         """Whether the language model is shown the tools."""
         raise NotImplementedError
+
+    @property
+    def functions(self) -> frozenset[str] | None:
+        """Names of the plugin tools that may be used; None: all of them. A device's own tools always may."""
+        return None

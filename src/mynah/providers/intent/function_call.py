@@ -12,7 +12,7 @@ class FunctionCallOptions(ProviderOptions):
 
     functions: tuple[str, ...] | None = Field(
         default=None,
-        description="names of the tools the model is shown; left out: all that are available",
+        description="names of the plugin tools the model is shown; left out: all; a device's own are always shown",
     )
 
 
@@ -26,3 +26,9 @@ class FunctionCallIntent(IntentProvider[FunctionCallOptions]):
     def offers_tools(self) -> bool:
         """Always: that is the point."""
         return True
+
+    @property
+    def functions(self) -> frozenset[str] | None:
+        """Those the configuration lists, if it does."""
+        listed = self.options.functions
+        return None if listed is None else frozenset(listed)
