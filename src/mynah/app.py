@@ -50,6 +50,8 @@ DRAIN_S = 10.0
 """How long running replies may go on after a stop was asked for."""
 CODEC_THREADS = 2
 """Opus encoding releases the GIL; more threads than a small machine has cores only add switching."""
+LOCAL_ASR_TIMEOUT_S = 10.0
+"""A recogniser on this machine is not unreachable, only busy: its text is worth waiting for longer."""
 MAX_NO_VOICE_S = 105.0
 """Firmware takes a connection without data for dead after 120 s; we close before that."""
 WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
@@ -145,9 +147,7 @@ class App:
         vad, intent = self._create(Kind.VAD), self._create(Kind.INTENT)
         assert isinstance(vad, VadProvider)
         assert isinstance(intent, IntentProvider)
-        asr = GuardedAsr(
-            cast(AsrProvider[Any], self._create(Kind.ASR)), first_timeout_s=settings.timeouts.asr_s
-        )
+        asr = _guarded_asr(cast(AsrProvider[Any], self._create(Kind.ASR)), settings.timeouts.asr_s)
         llm = GuardedLlm(
             cast(LlmProvider[Any], self._create(Kind.LLM)), first_timeout_s=settings.timeouts.llm_s
         )
@@ -291,6 +291,12 @@ def _dialogue_settings(settings: Settings, rate: int) -> DialogueSettings:
         sample_rate=rate,
         no_voice_s=min(settings.close_connection_no_voice_time, MAX_NO_VOICE_S),
     )
+
+
+def _guarded_asr(asr: AsrProvider[Any], timeout_s: float) -> GuardedAsr:
+    if asr.capabilities.local:
+        return GuardedAsr(asr, first_timeout_s=max(timeout_s, LOCAL_ASR_TIMEOUT_S), tries=1)
+    return GuardedAsr(asr, first_timeout_s=timeout_s)
 
 
 def _toolbox(settings: Settings, allowed: frozenset[str] | None) -> Toolbox:

@@ -250,7 +250,7 @@ class Timeouts(Section):
     """How long the assistant waits for an AI service before it apologises."""
 
     asr_s: float = setting(
-        "speech recognition, from the end of the utterance to its text",
+        "speech recognition, from the end of the utterance to its text; a recogniser on this machine gets 10 s",
         unit="s",
         default=3.0,
         gt=0,

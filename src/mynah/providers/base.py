@@ -129,6 +129,8 @@ class AsrCapabilities(msgspec.Struct, frozen=True):
     languages: tuple[str, ...] = ("en",)
     streaming: bool = False
     sample_rate: int = 16000
+    local: bool = False
+    """Works on this machine: slow means busy, and asking again would only make it busier."""
 
 
 class AsrRequest(msgspec.Struct, frozen=True):

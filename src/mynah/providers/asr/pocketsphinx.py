@@ -202,7 +202,7 @@ class PocketSphinxAsr(AsrProvider[PocketSphinxOptions]):
     @property
     def capabilities(self) -> AsrCapabilities:
         """English, whole utterances (the search normalises over all of it), 16 kHz."""
-        return AsrCapabilities(languages=("en",), streaming=False, sample_rate=16_000)
+        return AsrCapabilities(languages=("en",), streaming=False, sample_rate=16_000, local=True)
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
