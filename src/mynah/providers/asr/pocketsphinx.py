@@ -12,7 +12,6 @@ import importlib.util
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from typing import Literal
 
 import msgspec
 from pydantic import Field
@@ -45,7 +44,6 @@ RESTART_PAUSE_S = 1.0
 class PocketSphinxOptions(ProviderOptions):
     """Options of the embedded recogniser."""
 
-    type: Literal["pocketsphinx"] = "pocketsphinx"
     workers: int = Field(
         default=1,
         ge=1,
