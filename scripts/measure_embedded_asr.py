@@ -118,7 +118,7 @@ class Measurement:
 
 async def measure(voices: list[str]) -> dict[str, Any]:
     data = yaml.safe_load((ROOT / "tests/data/spoken_commands.en.yaml").read_text(encoding="utf-8"))
-    provider = PocketSphinxAsr("measured", PocketSphinxOptions())
+    provider = PocketSphinxAsr("measured", PocketSphinxOptions(type="pocketsphinx"))
     began = time.perf_counter()
     await provider.start()
     started = time.perf_counter() - began

@@ -58,7 +58,7 @@ def _flite(text: str, voice: str) -> bytes:
 
 
 def make(**options: Any) -> PocketSphinxAsr:
-    return PocketSphinxAsr("Test", PocketSphinxOptions(**options))
+    return PocketSphinxAsr("Test", PocketSphinxOptions(type="pocketsphinx", **options))
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_workers_die_with_a_killed_server() -> None:
 import asyncio
 from mynah.providers.asr.pocketsphinx import PocketSphinxAsr, PocketSphinxOptions
 async def main():
-    provider = PocketSphinxAsr("Test", PocketSphinxOptions())
+    provider = PocketSphinxAsr("Test", PocketSphinxOptions(type="pocketsphinx"))
     await provider.start()
     await provider.recognise(bytes(32000))
     print(provider.worker_pids[0], flush=True)

@@ -48,7 +48,7 @@ class PocketSphinxOptions(ProviderOptions):
         default=1,
         ge=1,
         le=32,
-        description="processes, each 110 MB and good for one core; one recognises one utterance",
+        description="processes, each 150 MB and good for one core; one recognises one utterance",
     )
     max_waiting: int = Field(
         default=32,
@@ -208,7 +208,7 @@ class PocketSphinxAsr(AsrProvider[PocketSphinxOptions]):
         return tuple(worker.pid for worker in self._workers if worker.pid is not None)
 
     async def start(self) -> None:
-        """Start the workers without waiting for their models: the first utterance waits instead, half a second.
+        """Start the workers without waiting for their models: the first utterance waits instead, a second.
 
         Raises ProviderUnavailableError when PocketSphinx is not installed.
         """
