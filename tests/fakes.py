@@ -15,7 +15,8 @@ from typing import Any
 from mynah.audio.encode import SpeechEncoder
 from mynah.audio.pacer import Pacer
 from mynah.dialogue.record import TurnRecord
-from mynah.dialogue.session import DialogueSettings, Services, Session
+from mynah.dialogue.services import DialogueSettings, Services
+from mynah.dialogue.session import Session
 from mynah.dialogue.speak import Voice
 from mynah.dialogue.turn import TurnPolicy
 from mynah.errors import ProviderError

@@ -119,6 +119,7 @@ COVERED_BY = {
     "bench/turn.py": "tests/bench/test_bench.py",
     "config/layers.py": "tests/config/test_loading.py",
     "config/model.py": "tests/config/test_loading.py",
+    "dialogue/services.py": "tests/dialogue/test_session.py",
     "providers/base.py": "tests/providers/test_conformance.py",
     "providers/faults.py": "tests/providers/test_fake.py",
     "providers/intent/function_call.py": "tests/providers/test_conformance.py",

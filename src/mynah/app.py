@@ -22,7 +22,7 @@ from mynah.audio.ingest import Ingest
 from mynah.audio.pacer import Pacer
 from mynah.config import Settings
 from mynah.console.terminal import Terminal
-from mynah.dialogue.session import DialogueSettings, Services
+from mynah.dialogue.services import DialogueSettings, Services
 from mynah.dialogue.speak import Voice
 from mynah.dialogue.turn import TurnPolicy
 from mynah.net.address import WEBSOCKET_PATH, lan_address

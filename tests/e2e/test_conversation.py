@@ -14,7 +14,7 @@ import pytest
 from mynah.sim.conversation import Said, Target, converse
 from mynah.sim.voice import speak
 from mynah.wire.messages import ListenMode
-from tests.servers import Process, serve
+from tests.servers import Process, connect, serve
 
 pytestmark = [pytest.mark.e2e, pytest.mark.speech]
 
@@ -58,6 +58,23 @@ async def test_volume_of_the_device(server: Process) -> None:
     calls = [message for message in result.messages if message.method == "tools/call"]
     assert calls
     assert "30" in result.turns[0].answer
+
+
+async def test_brightness_up_and_down_is_relative_to_what_the_device_says(server: Process) -> None:
+    result = await converse(Target(ota_url=server.ready["ota"]), [Said("make the screen brighter")])
+    assert result.ok, result
+    methods = [message.method for message in result.messages]
+    assert methods.count("tools/call") == 2  # status first, then the new value
+
+
+async def test_a_timer_speaks_when_it_is_due(server: Process) -> None:
+    async with connect(server.ready["ws"], "02:00:00:00:00:42") as device:
+        await device.hello()
+        await device.say(type="listen", state="detect", text="set a timer for two seconds")
+        await device.until("tts", "stop")
+        await device.until("tts", "start", timeout_s=5)  # nobody asked for this one
+        assert await device.until("tts", "sentence_start")
+        await device.until("tts", "stop")
 
 
 async def test_chinese_by_text(server: Process) -> None:

@@ -308,3 +308,17 @@ async def test_text_that_is_no_text_is_not_sent_and_harms_nobody(tmp_path: Path)
         next(iter(server.devices))._link.send(Stt("\ud800", "s"))
         await device.say(type="ping")
         await device.until("pong")
+
+
+async def test_abort_stops_the_answer_and_nothing_of_it_follows(tmp_path: Path) -> None:
+    async with app(tmp_path) as (_, at), connect(at.ws) as device:
+        await device.hello()
+        await device.say(type="listen", state="detect", text="hi")
+        await device.until("tts", "sentence_start")
+        await device.say(type="abort")
+        await device.until("tts", "stop", timeout_s=1)
+        heard = len(device.audio)
+        with contextlib.suppress(TimeoutError):
+            await device.until("tts", "start", timeout_s=0.5)
+        assert len(device.audio) == heard
+        assert [m["state"] for m in device.messages if m["type"] == "tts"].count("stop") == 1

@@ -9,35 +9,30 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine
-from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
 from loguru import logger
 
-from mynah.audio.ingest import Ingest
 from mynah.dialogue import emotion, turn
 from mynah.dialogue.history import History
 from mynah.dialogue.listen import Ear
-from mynah.dialogue.record import SessionObserver, TurnRecord
+from mynah.dialogue.record import TurnRecord
 from mynah.dialogue.reminders import SessionReminders
-from mynah.dialogue.speak import Speech, Spoken, Voice
+from mynah.dialogue.services import Link, Services
+from mynah.dialogue.speak import Speech, Spoken
 from mynah.dialogue.text import shown
 from mynah.dialogue.think import Face, Sentence, Thought
 from mynah.errors import MynahError
 from mynah.providers.base import (
-    AsrProvider,
     AsrRequest,
     ChatMessage,
-    LlmProvider,
     Role,
-    VadCapabilities,
 )
 from mynah.texts import detect_language, text
 from mynah.tools.base import ToolContext
 from mynah.tools.device_mcp import DeviceMcp
-from mynah.tools.toolbox import SessionTools, Toolbox
+from mynah.tools.toolbox import SessionTools
 from mynah.wire import hello
 from mynah.wire.messages import (
     Abort,
@@ -50,7 +45,6 @@ from mynah.wire.messages import (
     Mcp,
     Ping,
     Pong,
-    ServerMessage,
     Stt,
     TtsSentence,
     TtsStart,
@@ -63,52 +57,12 @@ SILENT_MICROPHONE_S = 10.0
 """An open microphone sends a packet every 60 ms; one that has sent none for so long belongs to a dead connection."""
 KEEP_ALIVE_S = 60.0
 """Firmware takes a connection for dead after 120 s without data from us; pings do not count."""
+DISCOVERY_PATIENCE_S = 0.3
+"""A device lists its tools within a network round trip or two; some clients never do."""
 SENTENCE_QUEUE = 8
 """Sentences the model may be ahead of the voice; then it has to wait (back-pressure)."""
 
 log = logger.bind(tag="dialogue")
-
-
-class Link(Protocol):
-    """One connection to a device, whatever the transport. All calls return at once and never raise."""
-
-    def send(self, message: ServerMessage) -> None:
-        """Send a JSON message."""
-
-    def send_audio(self, packet: bytes, timestamp_ms: int) -> None:
-        """Send one Opus packet."""
-
-    def close(self) -> None:
-        """End the connection; `Session.on_closed` follows."""
-
-
-class DialogueSettings(msgspec.Struct, frozen=True):
-    """What a conversation needs to know of the configuration."""
-
-    prompt: str
-    language: str
-    """``en`` or ``zh``: used when the words themselves do not tell."""
-    policy: turn.TurnPolicy
-    sample_rate: int = 24000
-    """Of the down-link, Hz."""
-    history_tokens: int = 4000
-    no_voice_s: float = 105.0
-    """Silence after which the conversation is closed; firmware takes a link without data for dead after 120 s."""
-
-
-class Services(msgspec.Struct, frozen=True):
-    """Everything sessions share."""
-
-    settings: DialogueSettings
-    ingest: Ingest
-    asr: AsrProvider[Any]
-    vad: VadCapabilities
-    llm: LlmProvider[Any]
-    voice: Voice
-    toolbox: Toolbox
-    offers_tools: bool
-    observer: SessionObserver
-    now: Callable[[], datetime]
 
 
 class Session:
@@ -411,6 +365,7 @@ class Session:
         speech = self._speech
         if speech is None:  # cancelled between two commands
             return
+        await self._wait_for_device_tools()
         language = self._language
         thought = self._thought = Thought(services.llm, self._session_tools(), self._tool_context(language))
         system = ChatMessage(Role.SYSTEM, services.settings.prompt)
@@ -463,6 +418,12 @@ class Session:
         # Not one of the turn's tasks: an interrupt must not end it; closing the device's tools does.
         self._discovery = self._loop.create_task(discover())
         self._tools = self._services.toolbox.for_session(device)
+
+    async def _wait_for_device_tools(self) -> None:
+        """Give a device that was asked for its tools a moment: the first words often come with the hello."""
+        discovery = self._discovery
+        if self._services.offers_tools and discovery is not None and not discovery.done():
+            await asyncio.wait({discovery}, timeout=DISCOVERY_PATIENCE_S)
 
     def _session_tools(self) -> SessionTools | None:
         if not self._services.offers_tools:

@@ -8,7 +8,8 @@ from http import HTTPStatus
 
 from loguru import logger
 
-from mynah.dialogue.session import Services, Session
+from mynah.dialogue.services import Services
+from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
 from mynah.net.websocket import DeviceSocket, Peer, Refusal
 from mynah.security.tokens import Authenticator

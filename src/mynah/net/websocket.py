@@ -101,7 +101,7 @@ class Gate(Protocol):
 
 
 class DeviceSocket(WSListener):
-    """One device connection. Implements `mynah.dialogue.session.Link`."""
+    """One device connection. Implements `mynah.dialogue.services.Link`."""
 
     def __init__(self, gate: Gate, peer: Peer) -> None:
         super().__init__()
