@@ -223,7 +223,9 @@ def test_microphone(sounddevice: types.ModuleType, capsys: pytest.CaptureFixture
 
 def test_ctrl_c_ends_quietly() -> None:
     program = (
-        "import sys; from mynah.sim.talk import TalkOptions, run;"
+        # Whoever runs the tests in the background has them inherit an ignored SIGINT.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from mynah.sim.talk import TalkOptions, run;"
         "sys.exit(run(TalkOptions(url=sys.argv[1], text=('x',), text_only=True)))"
     )
     with ScriptedServer(silent).in_thread() as server:
