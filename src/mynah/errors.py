@@ -100,9 +100,3 @@ class ToolError(MynahError):
 
     code = "tool"
     public = "error_tool"
-
-
-class AuthError(MynahError):
-    """Credentials are missing or wrong."""
-
-    code = "unauthorized"

@@ -74,10 +74,6 @@ _Loader = getattr(
 MAX_TEXT_CHARS = 400
 """Longer texts are no commands; the bound keeps the backtracking matcher away from pasted documents."""
 
-MAX_FILLERS = 6
-"""Fillers taken away on either side. Nobody says more, and every pair of lengths is matched: hundreds of
-fillers would keep the matcher busy for seconds."""
-
 MAX_WORDINGS = 8
 """Ways to take fillers off one end of a text that are tried: people say two or three, an attacker hundreds."""
 
