@@ -97,3 +97,10 @@ def test_memory_is_that_of_the_container(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == 600000
     (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
     assert available_memory(tmp_path) == 2048 * 1024
+
+
+def test_a_voice_that_does_not_exist_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("TTS:\n  EspeakTTS: {voice_en: klingon}\n")
+    assert doctor.run(file, (), False) != 0
+    assert "klingon" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -25,6 +26,7 @@ from mynah.console.terminal import Terminal
 from mynah.dialogue.services import DialogueSettings, Services
 from mynah.dialogue.speak import Voice
 from mynah.dialogue.turn import TurnPolicy
+from mynah.errors import ConfigError
 from mynah.net.address import WEBSOCKET_PATH, lan_address
 from mynah.net.devices import Devices
 from mynah.net.http import DeviceHttp
@@ -190,7 +192,9 @@ class App:
         started = await asyncio.gather(
             *(provider.start() for provider in self._providers), return_exceptions=True
         )
-        for outcome in started:
+        for provider, outcome in zip(self._providers, started, strict=True):
+            if isinstance(outcome, ConfigError):
+                raise ConfigError(f"{provider.name}.{outcome}") from outcome
             if isinstance(outcome, BaseException):
                 raise outcome
 
@@ -260,7 +264,15 @@ def _say_where(settings: Settings, addresses: Addresses) -> None:
         "LLM {} · ASR {} · TTS {}", *(settings.entry(kind)[0] for kind in (Kind.LLM, Kind.ASR, Kind.TTS))
     )
     log.info("devices: enter {} as OTA address", _for_devices(addresses.ota, settings.server.ip))
-    log.info('try it: mynah talk --ota {} --text "what time is it"', addresses.ota)
+    log.info('try it: {} talk --ota {} --text "what time is it"', _command(), addresses.ota)
+
+
+def _command() -> str:
+    """Return how to call mynah from where the server was started."""
+    if shutil.which("mynah"):
+        return "mynah"
+    program = Path(sys.executable).with_name("mynah")
+    return os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)
 
 
 def _for_devices(url: str, ip: str) -> str:
@@ -304,6 +316,9 @@ def _toolbox(settings: Settings, allowed: frozenset[str] | None) -> Toolbox:
     plugins = load_plugins(Path(folder) if folder else None)
     for fault in plugins.faults:
         log.warning("plugin {} is not used: {}", fault.file, fault.reason)
+    own = [f.spec.name for f in plugins.functions if not f.module.startswith("mynah.")]
+    if own:
+        log.info("tools from {}: {}", folder, ", ".join(own))
     sections = {name: section for name, section in settings.plugins.items() if isinstance(section, dict)}
     functions = [f for f in plugins.functions if allowed is None or f.spec.name in allowed]
     for name in sorted((allowed or frozenset()) - {function.spec.name for function in functions}):

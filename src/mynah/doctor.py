@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import importlib
 import platform
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
@@ -19,10 +20,10 @@ from rich.markup import escape
 
 from mynah.audio import opus
 from mynah.config import Settings, load
-from mynah.errors import AudioError, ConfigError
+from mynah.errors import AudioError, ConfigError, MynahError
 from mynah.net.address import listening_socket
 from mynah.providers import registry
-from mynah.providers.base import Kind
+from mynah.providers.base import Kind, Provider
 
 WANTED_FILES: Final = 4096
 """Open files for a few hundred devices: a socket each, and some for providers."""
@@ -208,10 +209,18 @@ def _port(ip: str, port: int, key: str) -> Check:
 def _provider(settings: Settings, kind: Kind) -> Check:
     try:
         name, entry = settings.entry(kind)
-        registry.create(kind, name, entry)
-    except ConfigError as error:
+        asyncio.run(_try_out(registry.create(kind, name, entry)))
+    except MynahError as error:
         return Check(f"{kind}", Status.FAIL, str(error), "mend the entry, or select another: mynah providers")
     return Check(f"{kind}", Status.OK, f"{name} ({entry['type']})")
+
+
+async def _try_out(provider: Provider[Any]) -> None:
+    """Start it as the server would: a voice that does not exist is found here and not by the first device."""
+    try:
+        await provider.start()
+    finally:
+        await provider.stop()
 
 
 _COLOURS: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}

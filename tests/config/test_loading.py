@@ -181,6 +181,13 @@ def test_time_zone_offset_in_hours_or_minutes(tmp_path: Path, offset: str, minut
     assert delta.total_seconds() == minutes * 60
 
 
+def test_quotes_on_the_command_line_mean_text() -> None:
+    assert (
+        config.defaults('LLM.Mine={"type": "openai"}', 'LLM.Mine.model_name="401"').LLM["Mine"]["model_name"]
+        == "401"
+    )
+
+
 def test_override_values_keep_what_was_typed() -> None:
     settings = config.defaults(
         "prompt=007",

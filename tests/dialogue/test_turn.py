@@ -199,8 +199,8 @@ def test_nothing_understood() -> None:
 def test_failures_are_spoken_and_the_reply_always_ends() -> None:
     turns = machine()
     steps(turns, ListenStarted(AUTO), SpeechEnded())
-    assert turns.step(Failed(1, "sorry")) == [StartReply(1), Say(1, "sorry")]
-    assert turns.step(Failed(1, "sorry again")) == [Say(1, "sorry again")]
+    assert turns.step(Failed(1, "sorry")) == [StartReply(1), Say(1, "sorry", sorry=True)]
+    assert turns.step(Failed(1, "sorry again")) == [Say(1, "sorry again", sorry=True)]
     assert turns.step(Played(1)) == [StopReply()]
 
 

@@ -139,7 +139,7 @@ def test_two_packages_for_one_type(plugins: dict[str, str]) -> None:
         ({**GOOD, "api_key": "<key>"}, ["placeholder"]),
         ({**GOOD, "second_key": "你的第二个"}, ["LLM.Mine.second_key", "placeholder"]),
         ({**GOOD, "api_key": "${MY_KEY}"}, ["LLM.Mine.api_key", "MY_KEY is not set"]),
-        ({**GOOD, "api_key": 12}, ["LLM.Mine.api_key", "string"]),
+        ({**GOOD, "api_key": [12]}, ["LLM.Mine.api_key", "string"]),
     ],
 )
 def test_mistakes_name_the_key_and_the_remedy(
@@ -178,3 +178,7 @@ async def test_nomem_remembers_nothing() -> None:
     memory: Any = registry.create(Kind.MEMORY, "nomem", {})
     await memory.remember("device", ())
     assert await memory.recall("device", "anything") == ""
+
+
+def test_a_name_that_looks_like_a_number_is_a_name(plugins: dict[str, str]) -> None:
+    assert registry.create(Kind.LLM, "Mine", {**GOOD, "model_name": 4711}).options.model_name == "4711"

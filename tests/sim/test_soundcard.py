@@ -85,7 +85,7 @@ def test_plays_packets_and_silence_behind_them(sounddevice: types.ModuleType) ->
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(AudioError, match=r"pip install 'mynah-server\[mic\]'"):
+    with pytest.raises(AudioError, match=r"pip install sounddevice"):
         SoundCard()
 
 

@@ -181,6 +181,8 @@ def _scalar(text: str) -> Any:
         return text  # a value such as `a: b` or `@x` is meant as text
     if value is None:
         return ""
+    if isinstance(value, str) and text.strip()[:1] in "\"'":
+        return value  # quoted on purpose: "401" is a name, not a number
     if isinstance(value, bool | list) or (isinstance(value, dict) and text.lstrip().startswith("{")):
         return value
     # 007 and 1.50 are text to whoever wrote them; settings that want numbers take them from text too.

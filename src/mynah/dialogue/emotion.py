@@ -17,6 +17,8 @@ FACES: dict[str, str] = {
 """Emoji → emotion name of the xiaozhi protocol."""
 
 DEFAULT_EMOJI = "🙂"
+SORRY = ("😔", "sad")
+"""Emoji and emotion of an apology."""
 
 
 def find(text: str) -> tuple[str, str] | None:

@@ -256,8 +256,10 @@ class Session:
         match command:
             case turn.Think(number, words):
                 self._spawn(number, partial(self._reply, words))
-            case turn.Say(number, words, remember, end_session):
+            case turn.Say(number, words, remember, end_session, sorry):
                 self._end_session |= end_session
+                if sorry:
+                    self._show_face(Face(*emotion.SORRY))
                 self._spawn(number, partial(self._say, words, remember), apology=False)
             case turn.AskAgain(number):
                 self._spawn(number, partial(self._say, text("nothing_heard", self._language)), apology=False)

@@ -171,6 +171,7 @@ class Say(msgspec.Struct, frozen=True):
     text: str
     remember: bool = False
     end_session: bool = False
+    sorry: bool = False
 
 
 class AskAgain(msgspec.Struct, frozen=True):
@@ -410,9 +411,9 @@ class TurnMachine:
     def _failed(self, say: str) -> list[Command]:
         # The number stays: the apology is the rest of this turn's reply.
         if self.phase is Phase.RECOGNISING:
-            return [*self._begin_reply(), Say(self.turn, say)]
+            return [*self._begin_reply(), Say(self.turn, say, sorry=True)]
         if self.phase is Phase.REPLYING:
-            return [Say(self.turn, say)]
+            return [Say(self.turn, say, sorry=True)]
         raise IllegalTransitionError(f"failed in phase {self.phase.value}")
 
     def _say_requested(self, text: str) -> list[Command]:

@@ -35,7 +35,8 @@ class ProviderOptions(BaseModel):
     Secrets are ``pydantic.SecretStr`` fields.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A model named 4711 is written without quotes by whoever writes it.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     type: str = Field(description="which implementation this entry uses")
 

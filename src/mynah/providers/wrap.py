@@ -16,7 +16,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
-from mynah.errors import ProviderError, ProviderTimeoutError, ProviderUnavailableError
+from mynah.errors import MynahError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
 from mynah.providers.base import (
     AsrCapabilities,
     AsrProvider,
@@ -151,6 +151,7 @@ def provider_errors(name: str) -> Iterator[None]:
             raise asyncio.CancelledError from error
         if isinstance(error, ProviderError):
             error.provider = error.provider or name
+        if isinstance(error, MynahError):
             raise
         raise _translated(error, name) from error
 

@@ -13,7 +13,7 @@ from mynah.sim.microphone import FRAME_BYTES, SAMPLE_RATE
 MAX_WAITING_FRAMES = 25
 """Frames kept while the event loop is busy, 1.5 s; the oldest are dropped, as a device's queue does."""
 
-INSTALL = "pip install 'mynah-server[mic]' (on Debian also: apt-get install libportaudio2)"
+INSTALL = ".venv/bin/pip install sounddevice (on Debian also: apt-get install libportaudio2)"
 
 
 class SoundCard:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from mynah.audio.opus import packet_duration_ms
 from mynah.audio.pcm import read_audio, write_wav
-from mynah.errors import ConfigError, MynahError
+from mynah.errors import AudioError, ConfigError, MynahError
 from mynah.sim.conversation import Conversation, Said, Target, Turn, converse, converse_live, describe
 from mynah.sim.device import Direction, Observer
 from mynah.sim.discovery import DeviceIdentity
@@ -75,11 +75,18 @@ class TalkReport(msgspec.Struct):
     error: str = ""
 
 
+def _check_save(path: Path | None) -> None:
+    """Raise AudioError now rather than after the whole conversation."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise AudioError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+
+
 def run(options: TalkOptions) -> int:
     """Talk, and show it. Returns the exit code: 0 answered, 1 not (the reason is on stderr), 130 interrupted."""
     console = Console(quiet=options.json, highlight=False, soft_wrap=True)
     conversation, error = Conversation(), ""
     try:
+        _check_save(options.save)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             conversation = runner.run(_talk(options, console))
         if options.save is not None and conversation.played:

@@ -124,6 +124,11 @@ class FunctionTool:
         """How a model sees it."""
         return self._spec
 
+    @property
+    def module(self) -> str:
+        """Name of the module the function stands in."""
+        return self._function.__module__
+
     async def call(self, context: ToolContext, arguments: Mapping[str, Any]) -> ToolResult:
         """Run the function with fitted arguments. Raises ToolError, or whatever the function raises."""
         values = self._signature.bind(argument_fitting.fit(arguments, self._signature.parameters))

@@ -93,6 +93,6 @@ def _reason(error: BaseException) -> str:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    if frame is not None:
+    if frame is not None and not isinstance(error, SyntaxError):  # which names its own line
         where = f" ({Path(frame.tb_frame.f_code.co_filename).name} line {frame.tb_lineno})"
     return f"{type(error).__name__}: {error}{where}"
