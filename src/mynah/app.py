@@ -26,7 +26,7 @@ from mynah.console.terminal import Terminal
 from mynah.dialogue.services import DialogueSettings, Services
 from mynah.dialogue.speak import Voice
 from mynah.dialogue.turn import TurnPolicy
-from mynah.errors import ConfigError
+from mynah.errors import MynahError
 from mynah.net.address import WEBSOCKET_PATH, lan_address
 from mynah.net.devices import Devices
 from mynah.net.http import DeviceHttp
@@ -193,8 +193,8 @@ class App:
             *(provider.start() for provider in self._providers), return_exceptions=True
         )
         for provider, outcome in zip(self._providers, started, strict=True):
-            if isinstance(outcome, ConfigError):
-                raise ConfigError(f"{provider.name}.{outcome}") from outcome
+            if isinstance(outcome, MynahError):
+                outcome.args = (f"{provider.name}: {outcome}",)
             if isinstance(outcome, BaseException):
                 raise outcome
 
