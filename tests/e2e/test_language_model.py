@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+import aiohttp
 import pytest
 
 from mynah.sim.conversation import Conversation, Said, Target, converse
@@ -25,7 +27,9 @@ def port() -> Iterator[int]:
 
 
 @contextmanager
-def served(folder: Path, port: int, model: str, timeout_s: float = 4.0) -> Iterator[Process]:
+def served(
+    folder: Path, port: int, model: str, timeout_s: float = 4.0, key: str = "sk-test"
+) -> Iterator[Process]:
     """Run a server whose model is ``model``."""
     file = folder / "config.yaml"
     file.write_text(f"""
@@ -40,13 +44,15 @@ LLM:
 timeouts:
   llm_s: {timeout_s}
 """)
-    with mock.patch.dict(os.environ, MY_MODEL_KEY="sk-test"), serve(folder, config=file) as server:
+    with mock.patch.dict(os.environ, MY_MODEL_KEY=key), serve(folder, config=file) as server:
         yield server
 
 
-async def ask(folder: Path, port: int, model: str, *questions: str, timeout_s: float = 4.0) -> Conversation:
+async def ask(
+    folder: Path, port: int, model: str, *questions: str, timeout_s: float = 4.0, key: str = "sk-test"
+) -> Conversation:
     """Ask a server whose model is ``model``."""
-    with served(folder, port, model, timeout_s) as server:
+    with served(folder, port, model, timeout_s, key) as server:
         return await converse(Target(ota_url=server.ready["ota"]), [Said(q) for q in questions])
 
 
@@ -86,6 +92,7 @@ async def test_errors_are_spoken_and_the_next_turn_works(
 async def test_a_stream_that_is_cut_keeps_what_was_said(tmp_path: Path, port: int) -> None:
     result = await ask(tmp_path, port, "cut", "hello")
     answer = result.turns[0].answer
+    assert answer.startswith("Hello there."), answer
     assert any(phrase in answer for phrase in variants("error_provider", "en")), answer
 
 
@@ -101,6 +108,11 @@ async def test_slow_tokens_are_spoken_as_they_come(tmp_path: Path, port: int) ->
 
 
 async def test_the_key_comes_from_the_environment(tmp_path: Path, port: int) -> None:
-    # The stand-in refuses every other key.
-    result = await ask(tmp_path, port, "normal", "hello")
+    """The stand-in counts requests by the key they carried."""
+    key = f"sk-{uuid.uuid4().hex}"
+    result = await ask(tmp_path, port, "normal", "hello", key=key)
     assert result.ok
+    async with aiohttp.ClientSession() as http:
+        address = f"http://127.0.0.1:{port}/v1/seen"
+        assert (await (await http.get(address, params={"key": key})).json())["normal"] == 1
+        assert await (await http.get(address, params={"key": "${MY_MODEL_KEY}"})).json() == {}
