@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from mynah.audio.ingest import Ingest
 from mynah.dialogue.listen import MAX_UTTERANCE_BYTES, PREROLL_BYTES, Ear
+from mynah.errors import AudioError
 from mynah.providers.base import AsrRequest, VadCapabilities
-from tests.fakes import HUSH, VOICE, FakeIngest, Script, ScriptedAsr
+from tests.fakes import HUSH, VOICE, FakeIngest, FakeIngestStream, Script, ScriptedAsr
 from tests.virtual_time import run
 
 
@@ -25,8 +30,10 @@ class Heard:
 
 
 class Setting:
-    def __init__(self, *, manual: bool = False, interrupting: bool = False) -> None:
-        self.ingest, self.heard, self.asr = FakeIngest(), Heard(), ScriptedAsr(Script())
+    def __init__(
+        self, *, manual: bool = False, interrupting: bool = False, ingest: FakeIngest | None = None
+    ) -> None:
+        self.ingest, self.heard, self.asr = ingest or FakeIngest(), Heard(), ScriptedAsr(Script())
         self.ear = Ear(
             self.ingest,  # type: ignore[arg-type]
             self.asr,
@@ -42,7 +49,7 @@ class Setting:
             self.ear.push(packet)
 
 
-def scene(act: Callable[[Setting], Awaitable[None]], **options: bool) -> Setting:
+def scene(act: Callable[[Setting], Awaitable[None]], **options: Any) -> Setting:
     async def main() -> Setting:
         setting = Setting(**options)
         await act(setting)
@@ -112,6 +119,106 @@ def test_interrupting_needs_more_speech_until_relaxed() -> None:
         assert s.ear.hearing
 
     scene(act, interrupting=True)
+
+
+def test_what_waits_when_the_device_ends_the_recording_counts_in_every_mode() -> None:
+    class Late(FakeIngestStream):
+        """Delivers only when it is asked to, as a busy worker does."""
+
+        def __init__(self, ingest: FakeIngest, sink: Any) -> None:
+            super().__init__(ingest, sink)
+            self._waiting: list[bytes] = []
+
+        def push(self, packet: bytes) -> None:
+            self._waiting.append(packet)
+
+        def flush(self, token: Any) -> None:
+            for packet in self._waiting:
+                super().push(packet)
+            super().flush(token)
+
+    class LateIngest(FakeIngest):
+        def open(self, sink: Any) -> FakeIngestStream:
+            self.open_streams += 1
+            return Late(self, sink)
+
+    async def act(s: Setting) -> None:
+        s.push(HUSH, 3)
+        s.push(VOICE, 10)
+        s.push(HUSH, 20)
+        transcript, voiced = await s.ear.finish()
+        assert (transcript.text, voiced) == ("hello there", True)
+
+    for manual in (False, True):
+        s = scene(act, ingest=LateIngest(), manual=manual)
+        assert s.asr.audio[0].count(VOICE) == 10
+        assert s.heard.edges == [], "the recording is over already: edges are no news any more"
+
+
+def test_no_flush_is_asked_for_when_the_ear_found_the_end() -> None:
+    class Deaf(FakeIngestStream):
+        def flush(self, token: Any) -> None:
+            raise AssertionError("nothing is missing")
+
+    class DeafIngest(FakeIngest):
+        def open(self, sink: Any) -> FakeIngestStream:
+            self.open_streams += 1
+            return Deaf(self, sink)
+
+    async def act(s: Setting) -> None:
+        s.push(VOICE, 10)
+        s.push(HUSH, 5)
+        assert s.heard.edges == ["started", "ended"]
+        assert (await s.ear.finish())[0].text == "hello there"
+
+    scene(act, ingest=DeafIngest())
+
+
+def test_speech_that_goes_on_after_an_end_nobody_took_is_flushed_again() -> None:
+    async def act(s: Setting) -> None:
+        s.push(VOICE, 10)
+        s.push(HUSH, 5)
+        s.push(VOICE, 10)
+        assert s.heard.edges == ["started", "ended", "started"]
+        finishing = asyncio.ensure_future(s.ear.finish())
+        await asyncio.sleep(0)
+        s.push(VOICE, 1)  # still before the flush is answered
+        await finishing
+
+    assert scene(act).asr.audio[0].count(VOICE) == 21
+
+
+async def test_pcm_is_heard_through_the_real_worker() -> None:
+    class Engine:
+        """Loud is speech."""
+
+        chunk_samples = 512
+
+        def open(self) -> int:
+            return 0
+
+        def close(self, slot: int) -> None:
+            return
+
+        def process(self, slots: NDArray[np.intp], chunks: NDArray[np.float32]) -> NDArray[np.float32]:
+            loud: NDArray[np.float32] = (np.abs(chunks).max(axis=1) > 0.1).astype(np.float32)
+            return loud
+
+    ingest = Ingest(Engine())
+    ingest.start()
+    heard, asr = Heard(), ScriptedAsr(Script())
+    ear = Ear(ingest, asr, VadCapabilities(), AsrRequest(), heard, manual=False)
+    tone = (9000 * np.sin(np.arange(24000) / 10)).astype("<i2").tobytes()
+    for at in range(0, len(tone), 1001):
+        ear.push_pcm(tone[at : at + 1001], 24000)
+    with pytest.raises(AudioError):
+        ear.push_pcm(tone, 96000)
+    transcript, voiced = await asyncio.wait_for(ear.finish(), 10)
+    ear.push_pcm(tone, 24000)
+    ear.close()
+    ingest.stop()
+    assert (transcript.text, voiced) == ("hello there", True)
+    assert len(asr.audio[0]) == pytest.approx(32000, abs=4)
 
 
 def test_closing_while_waiting_for_the_ring_ends_the_wait() -> None:

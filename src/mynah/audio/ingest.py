@@ -1,9 +1,12 @@
 """Up-link audio of all sessions: one ring, one worker thread, one batched VAD call.
 
-The event loop appends packets to the ring and does nothing else with them. The worker takes everything that
-is pending, decodes it, runs the voice detector over all streams at once and posts the results back in one
-call. A hop between threads costs as much as decoding a packet, so it is paid per batch, not per packet: a
-lone session gets its packets at once, many sessions share a batch every `interval_s`.
+The event loop appends a packet to its stream's queue, lists the stream in the ring, and does nothing else. The
+worker takes from all listed streams, decodes, runs the voice detector over all of them at once and posts the
+results back in one call. A hop between threads costs as much as decoding a packet, so it is paid per batch, not
+per packet: a lone session gets its packets at once, many sessions share a batch every `interval_s`.
+
+Nobody can hurt the others by sending much: a stream may not bring more audio than its credit allows
+(`mynah.audio.credit`), and takes no more of a batch than its share (`SHARE_MS`).
 """
 
 from __future__ import annotations
@@ -13,27 +16,46 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mynah.audio.credit import MAX_DEBT_S, opus_cost_s, pcm_cost_s
 from mynah.audio.opus import OpusDecoder
+from mynah.audio.pcm import StreamResampler
 from mynah.errors import AudioError, MynahError
 
 SAMPLE_RATE: Final = 16000
 """Rate in Hz of everything that leaves this module; packets of any Opus rate are decoded to it."""
+PCM_RATES: Final = (8000, 48000)
+"""Lowest and highest rate in Hz of PCM that is taken: telephones and browsers."""
 
-MAX_PENDING_PER_STREAM: Final = 64
-"""Packets of one stream that may wait for the worker: 3.8 s of 60 ms packets, 1.3 s of 20 ms ones.
+MAX_PENDING_PER_STREAM: Final = 300
+"""Packets of one stream that may wait for the worker: the 6 s of a full credit in packets of 20 ms.
 
-Whoever is that far behind is on an overloaded server or floods us. Policy: the newest packet is dropped and
-counted. What is queued stays in one piece for the decoder and the recogniser, the hole is at one place, and
-nothing has to be searched for in a ring that all sessions share."""
+Policy: the newest packet is dropped and counted. What is queued stays in one piece for the decoder and the
+recogniser, the hole is at one place, and nothing has to be searched for in a queue."""
 
-MAX_PENDING_TOTAL: Final = 65536
-"""Packets of all streams together, some 15 MB: a thousand streams at their own bound. Policy: as above."""
+MAX_PENDING_BYTES_PER_STREAM: Final = 600_000
+"""Memory of one stream's packets that wait: the 6 s of a full credit as 48 kHz PCM. Opus needs a tenth of it; only
+packets stuffed with something else meet this bound. Policy: as above."""
+
+MAX_PENDING_BYTES: Final = 64_000_000
+"""Memory of all streams' packets that wait. It has room for some 300 000 packets of speech, which keep the worker busy
+for 20 s: whatever comes on top of that would be too late for a conversation. Policy: as above."""
+
+_ITEM_BYTES: Final = 64
+"""What a packet takes besides its content: the object's head and its place in the queue."""
+
+SHARE_MS: Final = 240
+"""Audio in ms that one stream may put into a batch; the rest goes to the next one, which then follows at once. Somebody
+who speaks brings 60 ms at a time."""
+
+_PCM_PIECE_MS: Final = 100
+"""Longest piece in which PCM is queued, so that shares are kept."""
 
 _IDLE_DECODERS: Final = 64
 """Decoders kept for the next stream, 18 KB each; a surplus one is dropped."""
@@ -76,17 +98,27 @@ class IngestStats(msgspec.Struct):
     """Counters since the start. Each has one writing thread; readers may be a batch behind."""
 
     packets: int = 0
+    """Taken by the worker, pieces of PCM among them."""
     bad_packets: int = 0
     """Not Opus: replaced by nothing, the stream went on."""
     dropped_packets: int = 0
-    """Refused because too many were pending."""
+    """Refused: beyond the stream's credit, or too much was pending. PCM counts in pieces of 100 ms or less."""
     batches: int = 0
     vad_errors: int = 0
-    """Batches whose audio was delivered without decisions because the engine raised a MynahError."""
+    """Calls in which the engine raised a MynahError. Audio without decisions is delivered all the same."""
+
+
+class _Pcm:
+    """A piece of PCM in a queue."""
+
+    __slots__ = ("data", "rate")
+
+    def __init__(self, data: bytes, rate: int) -> None:
+        self.data, self.rate = data, rate
 
 
 class _Flush:
-    """A flush among the packets of the ring."""
+    """A flush in a queue."""
 
     __slots__ = ("token",)
 
@@ -94,50 +126,109 @@ class _Flush:
         self.token = token
 
 
-class _Close:
-    """The end of a stream, in the ring."""
-
-
-_CLOSE: Final = _Close()
-
-Item = tuple["IngestStream", bytes | _Flush | _Close]
+Segment = tuple["IngestStream", bytes, _Flush | None]
+"""A stretch of a stream's audio, then perhaps a flush."""
 Delivery = tuple["IngestStream", bytes, tuple[float, ...], _Flush | None]
-"""A stretch of audio with its decisions, then perhaps a flush."""
+"""A segment with its decisions."""
+Chunk = tuple[int, "IngestStream", bytes]
+"""Audio for one decision: index of its segment, stream, samples."""
 
 
 class IngestStream:
-    """One device's audio while it listens. Made by `Ingest.open`; all calls from the event loop, none blocks."""
+    """One device's audio while it listens. Made by `Ingest.open`; all calls from the event loop, none blocks.
+
+    Opus and PCM may follow each other, the later kind goes on where the other ended.
+    """
 
     def __init__(self, ingest: Ingest, sink: IngestSink) -> None:
         self._ingest, self._sink = ingest, sink
+        self._queue: deque[bytes | _Pcm | _Flush] = deque()  # append and popleft are atomic
+        self._listed = False  # in the ring; set by the loop, cleared by the worker
+        # Written by the loop only.
         self._closed = False
-        self._pushed = 0  # written by the loop only
+        self._settled_at = 0.0  # when the credit will be whole again, on the loop's clock
+        self._bytes_in = 0
+        self._pcm_rate = 0  # of the piece before; 0 after Opus
+        self._half = b""  # of a sample whose second byte is still to come
         # From here on the worker's own.
-        self._taken = 0
+        self._bytes_out = 0
         self._slot = -1
         self._decoder: OpusDecoder | None = None
+        self._resampler: StreamResampler | None = None  # while the stream brings PCM
         self._rest = b""  # less than a chunk, waiting for the next packet
 
     @property
     def pending(self) -> int:
-        """Packets pushed and not yet taken by the worker."""
-        return self._pushed - self._taken
+        """Packets, pieces of PCM and flushes that the worker has not taken yet."""
+        return len(self._queue)
 
     def push(self, packet: bytes) -> None:
-        """Queue one Opus packet. Dropped when too many are pending, ignored when closed."""
-        if not self._closed:
-            self._ingest._push(self, packet)
+        """Queue one Opus packet. Dropped when there is no credit or too much is pending, ignored when closed."""
+        if self._closed:
+            return
+        self._pcm_rate = 0
+        self._put(packet, len(packet), opus_cost_s(packet))
+
+    def push_pcm(self, pcm: bytes, sample_rate: int) -> None:
+        """Queue s16le mono PCM of ``sample_rate`` Hz; the worker resamples it. Bounds as for `push`.
+
+        Calls may cut the audio anywhere, even within a sample. One call cannot bring more than a full credit: once a
+        piece is dropped, so is the rest of the call. Raises AudioError for a rate outside `PCM_RATES`.
+        """
+        if not PCM_RATES[0] <= sample_rate <= PCM_RATES[1]:
+            raise AudioError(f"PCM may have {PCM_RATES[0]} to {PCM_RATES[1]} Hz, not {sample_rate}")
+        if self._closed:
+            return
+        if sample_rate != self._pcm_rate:
+            self._pcm_rate, self._half = sample_rate, b""
+        data = self._half + pcm if self._half else pcm
+        end = len(data) & ~1
+        self._half = data[end:]
+        step = sample_rate * _PCM_PIECE_MS // 1000 * 2
+        for at in range(0, end, step):
+            piece = data[at : min(at + step, end)]
+            cost_s = pcm_cost_s(len(piece), sample_rate)
+            if not self._put(_Pcm(piece, sample_rate), len(piece), cost_s):
+                self._ingest.stats.dropped_packets += (end - at - 1) // step
+                return
 
     def flush(self, token: Any) -> None:
-        """Ask for `IngestSink.on_flushed` after all audio pushed so far; the worker starts at once."""
+        """Ask for `IngestSink.on_flushed` after all audio pushed so far; the worker starts at once.
+
+        There is no bound: a recording is flushed once, when it ends.
+        """
         if not self._closed:
-            self._ingest._urge((self, _Flush(token)))
+            self._queue.append(_Flush(token))
+            self._ingest._urgent.set()  # first: when the worker sees the work, it sees that it is urgent
+            self._ingest._list(self)
 
     def close(self) -> None:
         """No more audio; the sink gets nothing any more. Safe more than once."""
         if not self._closed:
             self._closed = True
-            self._ingest._put((self, _CLOSE))
+            self._ingest._list(self)
+
+    def _put(self, item: bytes | _Pcm, size: int, cost_s: float) -> bool:
+        """Queue the item and pay for it, if the bounds allow."""
+        ingest = self._ingest
+        now = ingest._now()
+        settled_at = max(self._settled_at, now) + cost_s
+        size += _ITEM_BYTES
+        if (
+            settled_at - now > MAX_DEBT_S
+            or len(self._queue) >= MAX_PENDING_PER_STREAM
+            or self._bytes_in - self._bytes_out + size > MAX_PENDING_BYTES_PER_STREAM
+            or ingest._bytes_in - ingest._bytes_out + size > MAX_PENDING_BYTES
+        ):
+            ingest.stats.dropped_packets += 1
+            return False
+        self._settled_at = settled_at
+        self._bytes_in += size
+        ingest._bytes_in += size
+        self._queue.append(item)
+        if not self._listed:
+            ingest._list(self)
+        return True
 
 
 class Ingest:
@@ -155,7 +246,10 @@ class Ingest:
         self.failed: asyncio.Future[None] | None = None
         """Made by `start`. Gets an exception if the worker dies: then no session hears anything any more and
         the process should end. Cancelled by `stop`."""
-        self._ring: deque[Item] = deque()  # append and popleft are atomic
+        self._now: Callable[[], float] = time.monotonic if loop is None else loop.time
+        self._ring: deque[IngestStream] = deque()  # those with something new; append and popleft are atomic
+        self._behind: list[IngestStream] = []  # those that had more than their share in the last batch
+        self._bytes_in, self._bytes_out = 0, 0  # written by the loop, by the worker
         self._work, self._urgent = threading.Event(), threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -165,6 +259,7 @@ class Ingest:
     def start(self) -> None:
         """Start the worker; on the loop that will get the results."""
         self._loop = self._loop or asyncio.get_running_loop()
+        self._now = self._loop.time
         self.failed = self._loop.create_future()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="mynah-ingest", daemon=True)
@@ -178,32 +273,24 @@ class Ingest:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._ring.clear()
+        for stream in self._take_streams():
+            self._empty(stream)
         if self.failed is not None and not self.failed.done():
             self.failed.cancel()
 
     def open(self, sink: IngestSink) -> IngestStream:
-        """Begin a stream. It owns a decoder and a VAD slot from its first packet until it is closed."""
+        """Begin a stream. It owns a codec and a VAD slot from its first packet until it is closed."""
         return IngestStream(self, sink)
 
     # ------------------------------------------------------------ on the event loop
 
-    def _push(self, stream: IngestStream, packet: bytes) -> None:
-        if stream.pending >= MAX_PENDING_PER_STREAM or len(self._ring) >= MAX_PENDING_TOTAL:
-            self.stats.dropped_packets += 1
-            return
-        stream._pushed += 1
-        self._put((stream, packet))
-
-    def _put(self, item: Item) -> None:
-        self._ring.append(item)
-        if not self._work.is_set():
-            self._work.set()
-
-    def _urge(self, item: Item) -> None:
-        self._ring.append(item)
-        self._urgent.set()  # before _work: when the worker sees the work, it sees that it is urgent
-        self._work.set()
+    def _list(self, stream: IngestStream) -> None:
+        """Have the worker look at the stream. One that is listed still will be looked at anyway."""
+        if not stream._listed:
+            stream._listed = True
+            self._ring.append(stream)
+            if not self._work.is_set():
+                self._work.set()
 
     def _deliver(self, batch: deque[Delivery]) -> None:
         try:
@@ -237,15 +324,16 @@ class Ingest:
     def _loop_forever(self) -> None:
         last = float("-inf")
         while True:
-            self._work.wait()
-            delay = last + self._interval - time.monotonic()
-            if delay > 0:
-                self._urgent.wait(delay)
+            if not self._behind:
+                self._work.wait()
+                delay = last + self._interval - time.monotonic()
+                if delay > 0:
+                    self._urgent.wait(delay)
             self._work.clear()  # before the ring is emptied: what comes from here on sets it again
             self._urgent.clear()
             if self._stopping:
                 return
-            batch = self._process([self._ring.popleft() for _ in range(len(self._ring))])
+            batch = self._process(self._take_streams())
             if batch:
                 self._post(self._deliver, batch)
                 self.stats.batches += 1
@@ -258,43 +346,85 @@ class Ingest:
         except RuntimeError:  # the loop was closed under us; there is nobody left to tell
             self._stopping = True
 
-    def _process(self, items: list[Item]) -> deque[Delivery]:
+    def _take_streams(self) -> Iterable[IngestStream]:
+        """Return the streams that may have something, each once, those that waited longest first."""
+        streams = dict.fromkeys(self._behind)
+        for _ in range(len(self._ring)):
+            stream = self._ring.popleft()
+            stream._listed = False  # before its queue is looked at: what comes from here on lists it again
+            streams[stream] = None
+        self._behind = []
+        return streams
+
+    def _process(self, streams: Iterable[IngestStream]) -> deque[Delivery]:
         """Decode, detect, and return what is to be delivered, in order per stream."""
-        audio: dict[IngestStream, list[bytes]] = {}  # since the stream's last segment
-        segments: list[tuple[IngestStream, bytes, _Flush | None]] = []
-        closing: list[IngestStream] = []
-        for stream, item in items:
-            if isinstance(item, bytes):
-                stream._taken += 1
-                if not stream._closed and (pcm := self._decode(stream, item)):
-                    audio.setdefault(stream, []).append(pcm)
-            elif isinstance(item, _Flush):
-                segments.append((stream, b"".join(audio.pop(stream, ())), item))
-            else:
-                closing.append(stream)
-        segments += ((stream, b"".join(parts), None) for stream, parts in audio.items())
+        segments: list[Segment] = []
+        for stream in streams:
+            if stream._closed:
+                self._retire(stream)
+                continue
+            segments += self._take(stream)
+            if stream._queue:
+                self._behind.append(stream)
         decisions = self._detect(segments)
-        for stream in closing:
-            self._retire(stream)
         return deque(
             (stream, pcm, probabilities, flush)
             for (stream, pcm, flush), probabilities in zip(segments, decisions, strict=True)
         )
 
+    def _take(self, stream: IngestStream) -> Iterator[Segment]:
+        """Decode the stream's share of a batch."""
+        parts: list[bytes] = []
+        room = SHARE_MS * SAMPLE_RATE // 1000 * 2
+        for _ in range(len(stream._queue)):
+            item = stream._queue.popleft()
+            if isinstance(item, _Flush):
+                parts.append(self._end_pcm(stream))
+                yield stream, b"".join(parts), item
+                parts = []
+                continue
+            self._account(stream, item)
+            pcm = self._decode(stream, item) if isinstance(item, bytes) else self._resample(stream, item)
+            parts.append(pcm)
+            room -= len(pcm)
+            if room <= 0:
+                break
+        if pcm := b"".join(parts):
+            yield stream, pcm, None
+
+    def _account(self, stream: IngestStream, item: bytes | _Pcm) -> None:
+        size = len(item if isinstance(item, bytes) else item.data) + _ITEM_BYTES
+        stream._bytes_out += size
+        self._bytes_out += size
+
+    def _resample(self, stream: IngestStream, piece: _Pcm) -> bytes:
+        tail = b""
+        if stream._resampler is None or stream._resampler.rate_in != piece.rate:
+            tail = self._end_pcm(stream)
+            stream._resampler = StreamResampler(piece.rate, SAMPLE_RATE)
+        self.stats.packets += 1
+        return tail + stream._resampler.process(piece.data)
+
+    def _end_pcm(self, stream: IngestStream) -> bytes:
+        """Return what the resampler holds back, up to 13 ms, and give the resampler up."""
+        resampler, stream._resampler = stream._resampler, None
+        return resampler.process(b"", last=True) if resampler is not None else b""
+
     def _decode(self, stream: IngestStream, packet: bytes) -> bytes:
         if stream._decoder is None:
             stream._decoder = self._idle_decoders.pop() if self._idle_decoders else OpusDecoder(SAMPLE_RATE)
+        tail = self._end_pcm(stream) if stream._resampler is not None else b""
         self.stats.packets += 1
         try:
-            return stream._decoder.decode(packet)
+            return tail + stream._decoder.decode(packet)
         except AudioError:
             self.stats.bad_packets += 1
-            return b""
+            return tail
 
-    def _detect(self, segments: list[tuple[IngestStream, bytes, _Flush | None]]) -> list[tuple[float, ...]]:
+    def _detect(self, segments: list[Segment]) -> list[tuple[float, ...]]:
         """Return each segment's decisions. Round by round: in each, every stream has its next chunk."""
         size = self._chunk_bytes
-        rounds: list[list[tuple[int, IngestStream, bytes]]] = []  # (segment, stream, chunk)
+        rounds: list[list[Chunk]] = []
         used: dict[IngestStream, int] = {}  # rounds a stream already takes part in
         for index, (stream, pcm, _) in enumerate(segments):
             data = stream._rest + pcm
@@ -308,16 +438,24 @@ class Ingest:
                 number += 1
             used[stream] = number
         found: list[list[float]] = [[] for _ in segments]
-        try:
-            for entries in rounds:
-                probabilities = self._probabilities(entries)
-                for (index, _, _), probability in zip(entries, probabilities, strict=True):
+        for entries in rounds:
+            for (index, _, _), probability in zip(entries, self._decide(entries), strict=True):
+                if probability is not None:
                     found[index].append(probability)
-        except MynahError:
-            self.stats.vad_errors += 1
         return [tuple(values) for values in found]
 
-    def _probabilities(self, entries: list[tuple[int, IngestStream, bytes]]) -> list[float]:
+    def _decide(self, entries: list[Chunk]) -> list[float | None]:
+        """Return a probability per entry, None where the engine fails even for that entry alone."""
+        try:
+            return [*self._probabilities(entries)]
+        except MynahError:
+            self.stats.vad_errors += 1
+        if len(entries) == 1:
+            return [None]
+        # Perhaps it is one stream's audio that the engine cannot stand: the others must not pay for it.
+        return [self._decide([entry])[0] for entry in entries]
+
+    def _probabilities(self, entries: list[Chunk]) -> list[float]:
         for _, stream, _ in entries:
             if stream._slot < 0:
                 stream._slot = self._engine.open()
@@ -328,7 +466,14 @@ class Ingest:
         result: list[float] = self._engine.process(slots, chunks).tolist()
         return result
 
+    def _empty(self, stream: IngestStream) -> None:
+        while stream._queue:
+            if not isinstance(item := stream._queue.popleft(), _Flush):
+                self._account(stream, item)
+
     def _retire(self, stream: IngestStream) -> None:
+        self._empty(stream)
+        stream._resampler = None
         if stream._slot >= 0:
             self._engine.close(stream._slot)
             stream._slot = -1

@@ -47,7 +47,9 @@ class Ear:
         "_asr_stream",
         "_bytes",
         "_capabilities",
+        "_ended",
         "_endpointer",
+        "_finishing",
         "_flushed",
         "_listener",
         "_manual",
@@ -81,6 +83,8 @@ class Ear:
         self._preroll_bytes = 0
         self._bytes = 0
         self._flushed: asyncio.Future[None] | None = None
+        self._ended = False
+        self._finishing = False
         self._stream: IngestStream | None = ingest.open(self)
 
     @property
@@ -97,10 +101,16 @@ class Ear:
         if self._stream is not None:
             self._stream.push(packet)
 
+    def push_pcm(self, pcm: bytes, sample_rate: int) -> None:
+        """Take s16le mono PCM of 8000 to 48000 Hz, cut anywhere. Raises AudioError for another rate."""
+        if self._stream is not None:
+            self._stream.push_pcm(pcm, sample_rate)
+
     async def finish(self) -> tuple[Transcript, bool]:
         """End the recording and return its text, and whether there was a voice at all. Raises ProviderError."""
-        if self._stream is not None and self._manual:
-            # The packets that came just before the button was released are still in the ring.
+        self._finishing = True
+        if self._stream is not None and not self._ended:
+            # The device ended the recording: the packets that came just before that are still in the ring.
             self._flushed = asyncio.get_running_loop().create_future()
             self._stream.flush(self._flushed)
             await self._flushed
@@ -145,10 +155,12 @@ class Ear:
         for probability in probabilities:
             edge = self._endpointer.push(probability)
             if edge is Edge.STARTED:
+                self._ended = False
                 self._start_utterance()
-                self._listener.on_speech_started()
+                if not self._finishing:
+                    self._listener.on_speech_started()
             elif edge is Edge.ENDED and not self._manual:
-                self._listener.on_speech_ended()
+                self._end()
                 return
 
     def on_flushed(self, token: Any) -> None:
@@ -175,6 +187,11 @@ class Ear:
         self._asr_stream.feed(pcm if len(pcm) <= room else pcm[:room])
         self._bytes += len(pcm)
         if len(pcm) >= room and not self._manual:
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if not self._finishing:
             self._listener.on_speech_ended()
 
     def _remember(self, pcm: bytes) -> None:
