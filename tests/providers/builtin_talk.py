@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from mynah.dialogue.reminders import SessionReminders
 from mynah.providers.base import ChatMessage, Finish, LlmRequest, Role, TextDelta, ToolCall
 from mynah.providers.llm.builtin import BuiltinLlm, BuiltinLlmOptions
+from mynah.sim.iot_things import IotThings
 from mynah.sim.mcp_server import DeviceMcpServer
 from mynah.texts import detect_language
 from mynah.tools.base import ToolContext
 from mynah.tools.device_mcp import DeviceMcp
+from mynah.tools.iot import DeviceThings
 from mynah.tools.loader import load_plugins
 from mynah.tools.toolbox import Toolbox
 
@@ -35,11 +38,18 @@ class Talk:
         self.offers_tools = True
         self._llm = BuiltinLlm("builtin", BuiltinLlmOptions())
         self._mcp = DeviceMcp(self._send)
-        self._tools = TOOLBOX.for_session(self._mcp)
+        self.things = IotThings()
+        self._iot = DeviceThings(self._send_commands)
+        self._tools = TOOLBOX.for_session(self._mcp, self._iot)
 
     async def connect(self) -> None:
         """Let the assistant find the device's tools."""
         assert await self._mcp.discover() == ""
+
+    def describe_things(self) -> None:
+        """Let the assistant know the device's legacy things."""
+        self._iot.describe(self.things.descriptors())
+        self._iot.update(self.things.states())
 
     async def say(self, said: str, language: str = "") -> str:
         """Return the answer, without the emoji in front of it."""
@@ -62,6 +72,8 @@ class Talk:
         answer = "".join(self.deltas)
         self.messages.append(ChatMessage(Role.ASSISTANT, answer))
         self.face, _, words = answer.partition(" ")
+        # Firmware reports what has changed when it listens again.
+        self._iot.update(self.things.states(changed_only=True))
         return words
 
     async def _generate(self, language: str) -> list[ToolCall]:
@@ -81,3 +93,6 @@ class Talk:
         reply = self.device.handle(payload)
         if reply is not None:
             asyncio.get_running_loop().call_soon(self._mcp.receive, reply)
+
+    def _send_commands(self, commands: list[dict[str, Any]]) -> None:
+        self.things.handle(commands)

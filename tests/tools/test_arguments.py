@@ -180,3 +180,11 @@ def test_whatever_passes_has_the_type_of_the_schema(kind: str, value: Any) -> No
     if fitted:
         assert isinstance(fitted["x"], python[kind])  # type: ignore[arg-type]
         assert kind == "boolean" or not isinstance(fitted["x"], bool)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"properties": [1]}, {"properties": "x"}, {"properties": {"a": {}}, "required": 5}, {"required": {}}],
+)
+def test_a_malformed_schema_of_a_device_demands_nothing(broken: dict[str, Any]) -> None:
+    assert fit({"b": 1}, broken) == {}

@@ -16,7 +16,7 @@ from mynah.sim.mcp_server import DeviceMcpServer
 from mynah.tools import device_mcp
 from mynah.tools.base import ToolContext
 from mynah.tools.device_mcp import MAX_PENDING, DeviceMcp
-from mynah.wire.mcp import MAX_PAGES
+from mynah.wire.mcp import MAX_PAGES, MAX_TOOLS
 
 Contexts = Callable[..., ToolContext]
 Payload = dict[str, Any]
@@ -82,6 +82,57 @@ async def test_endless_lists_end(circle: bool) -> None:
     assert len(asked) == (3 if circle else MAX_PAGES + 1)  # The first request is initialize.
 
 
+async def test_a_tool_on_two_pages_is_offered_once() -> None:
+    def answer(payload: Payload) -> Payload:
+        page = int(payload["params"].get("cursor") or 0)
+        more = {"nextCursor": str(page + 1)} if page < 2 else {}
+        return result(payload, {"tools": [{"name": "same"}, {"name": f"t{page}"}], **more})
+
+    mcp = connect(answer)
+    await mcp.discover()
+    assert [tool.spec.name for tool in mcp.tools] == ["same", "t0", "t1", "t2"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "sent"),
+    [
+        ("integer", "30", 30),
+        ("integer", 30.0, 30),
+        ("boolean", "true", True),
+        ("boolean", 1, True),
+        ("string", 5, "5"),
+        ("number", "1.5", 1.5),
+    ],
+)
+async def test_arguments_have_the_exact_types_of_the_schema(
+    context: Contexts, kind: str, given: object, sent: object
+) -> None:
+    calls: list[Payload] = []
+
+    def answer(payload: Payload) -> Payload:
+        if payload["method"] == "tools/call":
+            calls.append(payload["params"])
+        schema = {"type": "object", "properties": {"p": {"type": kind}}, "required": ["p"]}
+        return result(payload, {"tools": [{"name": "self.t", "inputSchema": schema}]})
+
+    mcp = connect(answer)
+    await mcp.discover()
+    await mcp.tools[0].call(context(), {"p": given, "unknown": 1})
+    assert calls == [{"name": "self.t", "arguments": {"p": sent}}]
+    assert type(calls[0]["arguments"]["p"]) is type(sent)
+    with pytest.raises(ToolError, match="'p'"):
+        await mcp.tools[0].call(context(), {"p": []})
+    assert len(calls) == 1
+
+
+async def test_odd_schemas_neither_hide_a_tool_nor_break_its_call(context: Contexts) -> None:
+    schema = {"type": "object", "properties": ["a"], "required": 3}
+    mcp = connect(lambda payload: result(payload, {"tools": [{"name": "t", "inputSchema": schema}]}))
+    await mcp.discover()
+    assert mcp.tools[0].spec.parameters == {"type": "object", "properties": {}, "required": []}
+    assert await mcp.tools[0].call(context(), {"a": 1})
+
+
 async def test_too_many_tools_are_cut() -> None:
     def answer(payload: Payload) -> Payload:
         cursor = payload["params"].get("cursor") or "0"
@@ -90,7 +141,7 @@ async def test_too_many_tools_are_cut() -> None:
 
     mcp = connect(answer)
     await mcp.discover()
-    assert len(mcp.tools) == device_mcp.MAX_TOOLS
+    assert len(mcp.tools) == MAX_TOOLS
 
 
 async def test_a_device_that_does_not_answer_has_no_tools(monkeypatch: pytest.MonkeyPatch) -> None:

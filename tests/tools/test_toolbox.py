@@ -13,7 +13,8 @@ from mynah.errors import ToolError
 from mynah.providers.base import TOOL_FAILED, ToolCall
 from mynah.tools.base import FunctionTool, ToolContext, ToolResult
 from mynah.tools.device_mcp import DeviceMcp
-from mynah.tools.toolbox import SessionTools, Toolbox
+from mynah.tools.iot import DeviceThings
+from mynah.tools.toolbox import SessionTools, Toolbox, ToolSource
 
 Contexts = Callable[..., ToolContext]
 
@@ -65,8 +66,8 @@ FUNCTIONS = [
 ]
 
 
-def session(device: DeviceMcp | None = None, timeout_s: float = 5.0) -> SessionTools:
-    return Toolbox(FUNCTIONS, {"echo": {"prefix": "> "}}, timeout_s).for_session(device)
+def session(*sources: ToolSource, timeout_s: float = 5.0) -> SessionTools:
+    return Toolbox(FUNCTIONS, {"echo": {"prefix": "> "}}, timeout_s).for_session(*sources)
 
 
 def call(name: str, arguments: str = "{}") -> ToolCall:
@@ -166,3 +167,59 @@ async def test_sessions_do_not_see_each_others_devices() -> None:
     with_device, without = toolbox.for_session(device.mcp), toolbox.for_session()
     await device.mcp.discover()
     assert len(with_device.specs()) == len(without.specs()) + 1
+
+
+class Source:
+    """A source whose tools are plain functions that take as long as they like."""
+
+    def __init__(self, *functions: Callable[..., Any]) -> None:
+        self.tools = tuple(FunctionTool(function, function.__name__) for function in functions)
+
+
+async def test_all_sources_share_one_set_of_names_in_their_order(context: Contexts) -> None:
+    sent: list[dict[str, Any]] = []
+    device, things = OneDevice("echo", "Lamp.on"), DeviceThings(sent.extend)
+    tools = session(device.mcp, things)
+    await device.mcp.discover()
+    things.describe([{"name": "Lamp", "methods": {"on": {}}}, {"name": "echo", "methods": {"device": {}}}])
+    names = [spec.name for spec in tools.specs()][len(FUNCTIONS) :]
+    assert names == ["echo_device", "Lamp_on", "Lamp_on_device", "echo_device_device"]
+    assert (await tools.call(context(), call("Lamp_on"))).content == "Lamp.on"
+    await tools.call(context(), call("Lamp_on_device"))
+    await tools.call(context(), call("echo_device_device"))
+    assert [(command["name"], command["method"]) for command in sent] == [("Lamp", "on"), ("echo", "device")]
+
+
+async def test_sources_may_be_added_later_and_once() -> None:
+    async def late() -> str:
+        """Come later."""
+        return ""
+
+    tools, source = session(), Source(late)
+    assert len(tools.specs()) == len(FUNCTIONS)
+    tools.add(source)
+    tools.add(source)
+    assert [spec.name for spec in tools.specs()][len(FUNCTIONS) :] == ["late"]
+
+
+def test_specs_are_made_once_per_change() -> None:
+    things = DeviceThings(lambda commands: None)
+    tools = session(things)
+    before = tools.specs()
+    assert tools.specs() is before
+    lamp = {"name": "Lamp", "methods": {"on": {}}}
+    things.describe([lamp])
+    after = tools.specs()
+    assert len(after) == len(before) + 1
+    things.describe([lamp])
+    assert tools.specs() is after
+
+
+async def test_tools_of_sources_keep_their_own_time_out(context: Contexts) -> None:
+    async def slow() -> str:
+        """Take longer than a plugin may."""
+        await asyncio.sleep(0.05)
+        return "done"
+
+    tools = session(Source(slow), timeout_s=0.01)
+    assert (await tools.call(context(), call("slow"))).content == "done"

@@ -47,9 +47,13 @@ def parse(arguments: str) -> dict[str, Any]:
 
 
 def fit(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``arguments`` as ``schema``, of type object, wants them; drop unknown ones. Raises ToolError."""
-    properties: Mapping[str, Any] = schema.get("properties") or {}
-    required = schema.get("required") or ()
+    """Return ``arguments`` as ``schema``, of type object, wants them; drop unknown ones. Raises ToolError.
+
+    The schema may come from a device: what is malformed in it demands nothing.
+    """
+    declarations, required = schema.get("properties"), schema.get("required")
+    properties: Mapping[str, Any] = declarations if isinstance(declarations, Mapping) else {}
+    required = required if isinstance(required, list) else ()
     # Models change the case style of names now and then: fromUnit, From_Unit.
     by_plain_name = {_plain(name): value for name, value in arguments.items()}
     fitted: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from mynah.tools.arguments import fit
 from mynah.tools.base import ToolContext, ToolResult
 from mynah.wire.mcp import (
     MAX_PAGES,
+    MAX_TOOLS,
     DeviceTool,
     McpFailure,
     McpResult,
@@ -27,9 +28,6 @@ CALL_TIMEOUT_S = 35.0
 
 DISCOVERY_TIMEOUT_S = 10.0
 """For one answer of a handshake: a device on a mobile network needs a second or two."""
-
-MAX_TOOLS = 256
-"""Tools taken from one device, over all pages: a real one has 10 to 40."""
 
 MAX_PENDING = 16
 """Calls under way on one device, which does them one after the other anyway."""
@@ -74,7 +72,11 @@ class DeviceMcp:
                 seen.add(cursor)
         except ToolError as error:
             reason = f"tools/list: {error}"
-        self.tools = tuple(DeviceMcpTool(self, tool) for tool in found[:MAX_TOOLS] if not tool.user_only)
+        listed: dict[str, DeviceTool] = {}
+        for tool in found[:MAX_TOOLS]:
+            # A device that repeats itself over its pages offers each tool once.
+            listed.setdefault(tool.name, tool)
+        self.tools = tuple(DeviceMcpTool(self, tool) for tool in listed.values() if not tool.user_only)
         return reason
 
     def receive(self, payload: Mapping[str, Any]) -> None:

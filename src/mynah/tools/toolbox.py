@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from loguru import logger
@@ -13,11 +14,18 @@ from mynah.errors import ToolError
 from mynah.providers.base import TOOL_FAILED, ToolCall, ToolSpec
 from mynah.tools.arguments import parse
 from mynah.tools.base import Tool, ToolContext, ToolResult
-from mynah.tools.device_mcp import DeviceMcp
 from mynah.tools.guard import contained
 
 MAX_NAME_CHARS = 64
 """The longest name of a function that OpenAI's interface allows."""
+
+
+class ToolSource(Protocol):
+    """Something that offers tools to one session besides the plugins: its device, or another server."""
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """What it offers at present; a new tuple whenever that changes. Each tool keeps its own time-out."""
 
 
 class Toolbox:
@@ -38,9 +46,9 @@ class Toolbox:
         self._settings = settings or {}
         self._timeout_s = timeout_s
 
-    def for_session(self, device: DeviceMcp | None = None) -> SessionTools:
-        """Return the tools of one session: the plugins and what its device offers, now or later."""
-        return SessionTools(self._functions, self._settings, self._timeout_s, device)
+    def for_session(self, *sources: ToolSource) -> SessionTools:
+        """Return the tools of one session: the plugins, and what ``sources`` offer, now or later."""
+        return SessionTools(self._functions, self._settings, self._timeout_s, sources)
 
 
 class SessionTools:
@@ -51,22 +59,25 @@ class SessionTools:
         functions: Mapping[str, Tool],
         settings: Mapping[str, Mapping[str, Any]],
         timeout_s: float,
-        device: DeviceMcp | None,
+        sources: tuple[ToolSource, ...],
     ) -> None:
         self._functions = functions
         self._settings = settings
         self._timeout_s = timeout_s
-        self._device = device
-        self._named_for: tuple[Tool, ...] = ()
-        self._device_tools: dict[str, Tool] = {}
+        self._sources = sources
+        self._named_for: tuple[tuple[Tool, ...], ...] = ()
+        self._sourced: dict[str, Tool] = {}
+        self._specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in functions.values())
+
+    def add(self, source: ToolSource) -> None:
+        """Let the session use one more source of tools, after those it has. Adding one twice changes nothing."""
+        if not any(source is known for known in self._sources):
+            self._sources += (source,)
 
     def specs(self) -> tuple[ToolSpec, ...]:
-        """Return what a model is shown; grows when the device has told its tools."""
-        plugins = (tool.spec for tool in self._functions.values())
-        device = (
-            msgspec.structs.replace(tool.spec, name=name) for name, tool in self._name_device_tools().items()
-        )
-        return (*plugins, *device)
+        """Return what a model is shown; grows when a source has learnt of tools. Cheap: made once per change."""
+        self._name_sourced_tools()
+        return self._specs
 
     async def call(self, context: ToolContext, call: ToolCall) -> ToolResult:
         """Run one tool. Never raises (only cancelling passes): whatever goes wrong is told in the result.
@@ -83,15 +94,15 @@ class SessionTools:
         return ToolResult(f"{TOOL_FAILED}{call.name} failed with {type(problem).__name__}")
 
     async def _call(self, context: ToolContext, call: ToolCall) -> ToolResult:
-        device_tool = self._name_device_tools().get(call.name)
-        tool = device_tool or self._functions.get(call.name)
+        sourced = self._name_sourced_tools().get(call.name)
+        tool = sourced or self._functions.get(call.name)
         if tool is None:
             known = ", ".join(spec.name for spec in self.specs()[:40])
             raise ToolError(f"there is no tool named '{call.name[:MAX_NAME_CHARS]}'; there are: {known}")
         arguments = parse(call.arguments)
         context = msgspec.structs.replace(context, settings=self._settings.get(call.name, {}))
         # A device's tool has its own time-out: a camera needs longer than a plugin may take.
-        deadline = asyncio.timeout(None if device_tool else self._timeout_s)
+        deadline = asyncio.timeout(None if sourced else self._timeout_s)
         try:
             async with deadline:
                 return await tool.call(context, arguments)
@@ -106,18 +117,21 @@ class SessionTools:
             # The tool cancelled itself; that is no reason to end the turn.
             raise ToolError(f"{call.name} was cancelled") from None
 
-    def _name_device_tools(self) -> dict[str, Tool]:
-        """Give every device tool a name of its own; a plugin keeps its name, this one gets a suffix."""
-        tools = self._device.tools if self._device is not None else ()
-        if tools is self._named_for:
-            return self._device_tools
+    def _name_sourced_tools(self) -> dict[str, Tool]:
+        """Give every tool of the sources a name of its own; a plugin keeps its name, a later one gets a suffix."""
+        offered = tuple(source.tools for source in self._sources)
+        if len(offered) == len(self._named_for) and all(map(operator.is_, offered, self._named_for)):
+            return self._sourced
         named: dict[str, Tool] = {}
-        for tool in tools:
+        for tool in (tool for tools in offered for tool in tools):
             name, n = tool.spec.name, 1
             while name in self._functions or name in named:
                 n += 1
                 suffix = "_device" if n == 2 else f"_device{n - 1}"
                 name = tool.spec.name[: MAX_NAME_CHARS - len(suffix)] + suffix
             named[name] = tool
-        self._named_for, self._device_tools = tools, named
+        self._named_for, self._sourced = offered, named
+        plugins = (tool.spec for tool in self._functions.values())
+        sourced = (msgspec.structs.replace(tool.spec, name=name) for name, tool in named.items())
+        self._specs = (*plugins, *sourced)
         return named

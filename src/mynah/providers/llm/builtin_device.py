@@ -9,6 +9,7 @@ import msgspec
 
 from mynah.providers.base import ToolCall
 from mynah.providers.commands import CommandMatch
+from mynah.providers.llm.builtin_things import STATE_TOOLS, LevelTool, find_level_tool, read_things
 from mynah.providers.llm.builtin_turn import Turn
 from mynah.texts import text
 
@@ -58,20 +59,19 @@ def answer(turn: Turn, command: CommandMatch) -> Said | ToolCall:
 
 def _change(turn: Turn, command: CommandMatch, control: _Control) -> Said | ToolCall:
     language = turn.language
-    for tool in control.tools:
-        if (done := turn.outcome(tool)) is not None:
-            if done.failed or done.content.strip().casefold() == "false":
-                return text("device_failed", language), False
-            level = done.arguments[control.name]
-            key = "device_muted" if control is _VOLUME and level == 0 else f"device_{control.name}_set"
-            return text(key, language, value=level), True
-    tool = _offered(turn, control.tools)
-    if not tool:
+    tool = _level_tool(turn, control)
+    if tool is None:
         return text(f"device_{control.name}_missing", language), False
+    if (done := turn.outcome(tool.name)) is not None:
+        if done.failed or done.content.strip().casefold() == "false":
+            return text("device_failed", language), False
+        level = done.arguments[tool.argument]
+        key = "device_muted" if control is _VOLUME and level == 0 else f"device_{control.name}_set"
+        return text(key, language, value=level), True
     if "delta" not in command.arguments:
         wanted = 0 if command.intent == "mute" else int(command.arguments[control.name])
-        return turn.call(tool, {control.name: max(0, min(100, wanted))})
-    status_tool = _offered(turn, _STATUS_TOOLS)
+        return turn.call(tool.name, {tool.argument: max(0, min(100, wanted))})
+    status_tool = _offered(turn, (*_STATUS_TOOLS, *STATE_TOOLS))
     if status_tool and turn.outcome(status_tool) is None:
         return turn.call(status_tool, {})
     level = _level(_read_status(turn), control)
@@ -79,11 +79,11 @@ def _change(turn: Turn, command: CommandMatch, control: _Control) -> Said | Tool
     after = max(0, min(100, before + int(command.arguments["delta"])))
     if after == before:
         return text(f"device_{control.name}_{'max' if before else 'min'}", language), True
-    return turn.call(tool, {control.name: after})
+    return turn.call(tool.name, {tool.argument: after})
 
 
 def _status(turn: Turn, topic: str) -> Said | ToolCall:
-    tool = _offered(turn, _STATUS_TOOLS)
+    tool = _offered(turn, (*_STATUS_TOOLS, *STATE_TOOLS))
     if not tool:
         key = f"device_{topic}_missing" if topic in {"battery", "network"} else "device_status_missing"
         return text(key, turn.language), False
@@ -124,14 +124,21 @@ def _say(status: Mapping[str, Any], topic: str, language: str) -> str:
     return text(f"device_network_{kind}", language, name=name, signal=text(f"signal_{signal}", language))
 
 
+def _level_tool(turn: Turn, control: _Control) -> LevelTool | None:
+    name = _offered(turn, control.tools)
+    return LevelTool(name, control.name) if name else find_level_tool(turn.tools, control.name)
+
+
 def _offered(turn: Turn, names: tuple[str, ...]) -> str:
     return next((name for name in names if name in turn.tools), "")
 
 
 def _read_status(turn: Turn) -> Mapping[str, Any]:
-    for tool in _STATUS_TOOLS:
+    for tool in (*_STATUS_TOOLS, *STATE_TOOLS):
         done = turn.outcome(tool)
         if done is not None and not done.failed:
+            if tool in STATE_TOOLS:
+                return read_things(done.content)
             try:
                 status = msgspec.json.decode(done.content)
             except (msgspec.DecodeError, UnicodeError):
