@@ -68,6 +68,12 @@ class FakeIngestStream:
         level = 0.9 if packet == VOICE else 0.02
         self._sink.on_pcm(packet.ljust(1920, b"\0"), (level, level))
 
+    def push_pcm(self, pcm: bytes, sample_rate: int) -> None:
+        assert not self._closed
+        assert sample_rate == 16000
+        level = 0.9 if pcm.startswith(VOICE) else 0.02
+        self._sink.on_pcm(pcm, (level, level))
+
     def flush(self, token: Any) -> None:
         asyncio.get_running_loop().call_soon(self._sink.on_flushed, token)
 
@@ -201,6 +207,7 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.log: list[tuple[float, ServerMessage | bytes]] = []
+        self.stamps: list[int] = []
         self.closed = False
         self.session: Session | None = None
 
@@ -210,6 +217,7 @@ class FakeLink:
 
     def send_audio(self, packet: bytes, timestamp_ms: int) -> None:
         assert not self.closed
+        self.stamps.append(timestamp_ms)
         self.log.append((asyncio.get_running_loop().time(), packet))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -228,9 +236,11 @@ class FakeLink:
 
     @property
     def story(self) -> list[str]:
-        """The conversation in short words; runs of audio frames are one ``audio``."""
+        """The conversation in short words; runs of audio frames are one ``audio``, ends of sentences are left out."""
         words: list[str] = []
         for _, message in self.log:
+            if isinstance(message, TtsSentence) and message.state == "sentence_end":
+                continue
             match message:
                 case bytes():
                     word = "audio"

@@ -238,7 +238,8 @@ class TurnLog:
             outcome,
             len(record.text),
             len(record.answer),
-            f", {record.tts_failures} sentences without voice" if record.tts_failures else "",
+            (f", {record.tts_failures} sentences without voice" if record.tts_failures else "")
+            + (f", {record.wake_ms} ms of wake word" if record.wake_ms else ""),
             "".join(f", {stage.replace('_', ' ')} {ms:.0f} ms" for stage, ms in record.stages_ms().items()),
         )
 

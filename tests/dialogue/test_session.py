@@ -16,7 +16,10 @@ from mynah.tools.base import ToolContext, register_function
 from mynah.tools.loader import load_plugins
 from mynah.wire.messages import (
     Abort,
+    Alert,
     Goodbye,
+    Heartbeat,
+    HeartbeatAck,
     Hello,
     Iot,
     Listen,
@@ -25,6 +28,7 @@ from mynah.wire.messages import (
     Ping,
     Pong,
     ServerHello,
+    System,
     TtsSentence,
     TtsStart,
     TtsStop,
@@ -455,7 +459,9 @@ def test_sentences_are_shown_when_they_begin_to_play() -> None:
         await stage.settle()
 
     stage = play(None, act)
-    first, second = stage.link.when(TtsSentence)
+    sentences = [(at, m.state) for at, m in stage.link.log if isinstance(m, TtsSentence)]
+    assert [state for _, state in sentences] == ["sentence_start", "sentence_end"] * 2
+    first, second = (at for at, state in sentences if state == "sentence_start")
     assert second - first == pytest.approx(2.0 - 0.12, abs=0.07)
 
 
@@ -519,3 +525,89 @@ def test_typed_text_is_bounded() -> None:
         await stage.settle()
 
     assert len(play(None, act).llm.requests[0].messages[-1].content) == 4000
+
+
+def test_a_heartbeat_keeps_an_idle_device_connected() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(Hello())
+        for beat in range(20):
+            await stage.settle(30)
+            stage.session.on_message(Heartbeat(beat))
+            stage.session.check_quiet(asyncio.get_running_loop().time())
+        assert not stage.link.closed
+        await stage.settle(110)
+        stage.session.check_quiet(asyncio.get_running_loop().time())
+        assert stage.link.closed
+
+    assert [m.timestamp for m in play(None, act).link.of(HeartbeatAck)] == list(range(20))
+
+
+def test_a_heartbeat_does_not_keep_a_silent_microphone_open() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(START["auto"])
+        for beat in range(4):
+            await stage.settle(29)
+            stage.session.on_message(Heartbeat(beat))
+            stage.session.check_quiet(asyncio.get_running_loop().time())
+        await stage.settle()
+        assert stage.link.closed
+
+    assert "stop" in play(None, act).link.story
+
+
+def test_pcm_is_heard_like_opus() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_pcm(bytes(1920), 16000)  # nobody listens yet
+        stage.session.on_message(START["auto"])
+        for word, count in UTTERANCE:
+            for _ in range(count):
+                stage.session.on_pcm(word.ljust(1920, b"\0"), 16000)
+                await asyncio.sleep(0.06)
+        await stage.settle()
+
+    assert play(None, act).link.story == REPLY
+
+
+def test_wake_word_audio_is_counted_to_the_turn_and_to_no_other() -> None:
+    async def act(stage: Stage) -> None:
+        packet = b"\xf8\xff\xfe"  # 20 ms
+        for _ in range(10):
+            stage.session.on_audio(packet)
+        stage.session.on_message(Listen("detect", text="hey mynah"))
+        await stage.settle()
+        stage.session.on_message(Listen("detect", text="hi"))
+        await stage.settle()
+        stage.session.on_audio(packet)
+        stage.session.on_message(START["manual"])  # so that was no wake word
+        stage.session.on_message(Listen("stop"))
+        stage.session.on_message(Listen("detect", text="hi"))
+        await stage.settle()
+
+    assert [record.wake_ms for record in play(None, act).recorder.turns] == [200, 0, 0]
+
+
+def test_alerts_wait_for_the_end_of_a_reply_and_the_newest_count() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.alert("a", "now", "happy")
+        stage.session.on_message(Listen("detect", text="hi"))
+        await stage.settle(0.3)
+        for number in range(10):
+            stage.session.alert("a", f"later {number}", "happy")
+        await stage.settle()
+        stage.session.reboot()
+
+    stage = play(None, act)
+    assert [alert.message for alert in stage.link.of(Alert)] == ["now", *(f"later {n}" for n in range(6, 10))]
+    story = stage.link.story
+    assert story[0] == "Alert"
+    assert story[story.index("stop") :] == ["stop", *["Alert"] * 4, "System"]
+    assert stage.link.of(System)[0].command == "reboot"
+
+
+def test_a_name_told_late_is_that_of_the_turns() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.identify("02:00:00:00:00:07")
+        stage.session.on_message(Listen("detect", text="hi"))
+        await stage.settle()
+
+    assert play(None, act).recorder.turns[0].device_id == "02:00:00:00:00:07"

@@ -70,6 +70,18 @@ def test_text_without_punctuation_is_cut_at_a_space() -> None:
     assert all(len(sentence) <= MAX_SENTENCE for sentence in split("字" * 1000))
 
 
+@pytest.mark.parametrize(
+    "text", ["你好" + ":" * 5000, "word " * 2000 + "end.", "Mr. t is 3:05 p.m., " * 500, "a(" * 3000]
+)
+def test_a_text_that_comes_at_once_is_cut_like_one_that_comes_in_pieces(text: str) -> None:
+    for piece in (1, len(text)):
+        sentences = split(text, piece)
+        assert all(
+            len(sentence) <= MAX_SENTENCE + 1 for sentence in sentences
+        )  # and the quote that closes it
+        assert sum(map(str.isalnum, "".join(sentences))) == sum(map(str.isalnum, text))
+
+
 @given(st.text(alphabet='ab1 .,!?。，”"\n：3', max_size=80), st.integers(1, 7))
 def test_nothing_speakable_is_lost(text: str, piece: int) -> None:
     kept = "".join(char for sentence in split(text, piece) for char in sentence if char.isalnum())

@@ -322,3 +322,20 @@ async def test_abort_stops_the_answer_and_nothing_of_it_follows(tmp_path: Path) 
             await device.until("tts", "start", timeout_s=0.5)
         assert len(device.audio) == heard
         assert [m["state"] for m in device.messages if m["type"] == "tts"].count("stop") == 1
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"), [("http://[x", "mynah"), ("http://a", "[x"), ("http://a", "a]:1[")]
+)
+def test_a_page_or_host_that_is_no_address_is_another_site(origin: str, host: str) -> None:
+    assert read_peer("/", {"origin": origin, "host": host}, "127.0.0.1").cross_site
+
+
+async def test_a_version_that_is_no_text_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with app(tmp_path) as (_, at):
+        parts = urlsplit(at.ws)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(handshake().encode().replace(b"Version: 13", b"Version: \xc713"))
+        assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] == b"400"
+        writer.close()
+    assert "Traceback" not in caplog.text

@@ -70,6 +70,32 @@ def test_receive(payload: dict[str, Any], expected: object) -> None:
     assert McpSession().receive(payload) == expected
 
 
+def spoilt(message: str, request_id: object = 7) -> str:
+    """An error as firmware writes it: with whatever the message holds."""
+    error = f'{{"jsonrpc":"2.0","id":{request_id},"error":{{"message":"{message}"}}}}'
+    return f'{{"session_id":"x","type":"mcp","payload":{error}}}'
+
+
+@pytest.mark.parametrize(
+    ("frame", "failure"),
+    [
+        (spoilt('Unknown tool: "x"'), McpFailure(7, 'Unknown tool: "x"')),
+        (spoilt('Unknown tool: "x"').encode(), McpFailure(7, 'Unknown tool: "x"')),
+        (spoilt("two\nlines"), McpFailure(7, "two\nlines")),
+        (spoilt(""), McpFailure(7, "its answer cannot be read")),
+        (spoilt("x" * 5000), McpFailure(7, "x" * mcp.MAX_FAILURE_CHARS)),
+        ('{"type":"mcp","payload":{"id":7,"result":{"content":[', McpFailure(7, "its answer cannot be read")),
+        (spoilt("no", 0), None),
+        (spoilt("no", '"7"'), None),
+        ('{"type":"listen","id":7,', None),
+        ("", None),
+    ],
+)
+def test_a_spoilt_answer_still_ends_its_call(frame: str | bytes, failure: McpFailure | None) -> None:
+    found = mcp.salvage(frame)
+    assert (McpSession.receive(found) if found is not None else None) == failure
+
+
 SET_VOLUME = {
     "name": "self.audio_speaker.set_volume",
     "description": "Set the volume.",
@@ -131,6 +157,17 @@ def test_what_is_no_tool_is_left_out(tool: object) -> None:
     assert [t.name for t in mcp.parse_tools({"tools": [tool, SET_VOLUME]}).tools] == [SET_VOLUME["name"]]
 
 
+def test_schemas_are_left_as_they_are_or_made_sound() -> None:
+    sound = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "title": "x"}
+    odd = {"type": "object", "properties": {"a": {}, "b": True}, "required": ["a", "b", "c", 4, ["a"]]}
+    tools = [{"name": "t", "inputSchema": schema} for schema in (sound, odd, {"type": "object"})]
+    assert [tool.input_schema for tool in mcp.parse_tools({"tools": tools}).tools] == [
+        sound,
+        {"type": "object", "properties": {"a": {}}, "required": ["a"]},
+        {"type": "object", "properties": {}},
+    ]
+
+
 def test_tool_lists_are_bounded() -> None:
     tools = [{"name": f"t{i}", "description": "d" * 9000} for i in range(1000)]
     page = mcp.parse_tools({"tools": tools, "nextCursor": "c" * 1000})
@@ -163,6 +200,15 @@ def wrapped(*texts: str, **extra: object) -> dict[str, Any]:
         (
             {"content": [{"type": "image", "image": '{"answer":"a cat"}'}, None, {"type": "x"}]},
             '{"answer":"a cat"}',
+        ),
+        ({"content": [{"type": "image", "image": "a cat"}]}, "a cat"),
+        (
+            {"content": [{"type": "image", "image": '{"mimeType":"image/jpeg","data":"/9j/4AAQ"}'}]},
+            "(image/jpeg: not text, so it is left out)",
+        ),
+        (
+            {"content": [{"type": "text", "text": "see"}, {"type": "audio", "data": "AAAA"}]},
+            "see\n(audio: not text, so it is left out)",
         ),
         ("plain", "plain"),
         ('"quoted"', "quoted"),

@@ -270,3 +270,25 @@ def test_any_reply_is_read_or_a_wire_error(body: bytes) -> None:
         ota.decode_reply(body)
     except WireError:
         pass
+
+
+FLAT = {"serial_number": "S1", "challenge": "c-1", "hmac": "f" * 64}
+
+
+@pytest.mark.parametrize("told", [FLAT, {"algorithm": "hmac-sha256", **FLAT}, {"Payload": FLAT}])
+def test_activation_bodies(told: object) -> None:
+    assert ota.parse_activation(json.dumps(told).encode()).challenge == "c-1"
+
+
+VALUES = st.none() | st.integers() | st.text() | st.lists(st.text(), max_size=2)
+CLAIMS = st.dictionaries(st.sampled_from(["challenge", "algorithm", "hmac"]), VALUES)
+
+
+@given(
+    st.binary(max_size=300)
+    | (CLAIMS | st.fixed_dictionaries({"Payload": CLAIMS | VALUES})).map(
+        lambda tree: json.dumps(tree).encode()
+    )
+)
+def test_no_activation_body_fails(body: bytes) -> None:
+    assert isinstance(ota.parse_activation(body).challenge, str)

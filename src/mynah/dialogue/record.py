@@ -20,6 +20,8 @@ class TurnRecord(msgspec.Struct):
     error: str = ""
     """Code of the error that ended the turn."""
     tts_failures: int = 0
+    wake_ms: int = 0
+    """Audio of the wake word that the device sent along, in ms."""
     speech_end: float = 0.0
     transcript: float = 0.0
     tts_start: float = 0.0

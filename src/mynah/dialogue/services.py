@@ -30,6 +30,13 @@ class Link(Protocol):
         """End the connection; `Session.on_closed` follows."""
 
 
+class VisionAccess(msgspec.Struct, frozen=True):
+    """Where a device sends its camera's pictures. Always both texts: some clients ignore MCP without them."""
+
+    url: str
+    token: str
+
+
 class DialogueSettings(msgspec.Struct, frozen=True):
     """What a conversation needs to know of the configuration."""
 

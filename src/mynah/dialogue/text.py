@@ -13,6 +13,8 @@ CLAUSE_ENDS = frozenset("，,、：:—") | SENTENCE_ENDS
 CLOSERS = frozenset("\"'”’」』）)】]》")
 MAX_SENTENCE = 300
 """Characters after which a text without any punctuation is cut at a space: voices choke on more."""
+PIECE = 4096
+"""Characters looked at together: every sentence found moves the rest, so a long text is worked off in pieces."""
 MIN_FIRST_CLAUSE = 2
 """Letters or ideographs a first clause must have; "A," alone is not worth a synthesis."""
 
@@ -27,10 +29,11 @@ ABBREVIATIONS = frozenset(
 _EMOJI = re.compile(
     "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u2190-\u21ff\ufe0f\u200d\u20e3\U000e0020-\U000e007f]+"
 )
-_LINK = re.compile(r"\[([^\]\n]+)\]\([^)\s]+\)")
+# Bounded, and no part may match what another begins with: the time they take must not grow with the square of a text.
+_LINK = re.compile(r"\[([^\[\]\n]+)\]\([^)\s]{1,2000}\)")
 _URL = re.compile(r"https?://(?:www\.)?([^\s/，。、]+)\S*")
 _MARKDOWN = re.compile(
-    r"(\*\*|__|~~|`+|^\s{0,3}#{1,6}\s+|^\s*[-*+]\s+|^\s*>\s+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w))",
+    r"(\*\*|__|~~|`+|^[^\S\n]{0,3}#{1,6}\s+|^[^\S\n]*[-*+]\s+|^[^\S\n]*>\s+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w))",
     re.MULTILINE,
 )
 _SPACES = re.compile(r"\s+")
@@ -60,39 +63,44 @@ def is_speakable(text: str) -> bool:
 class SentenceSplitter:
     """Feed it text as it is generated, take sentences as they become complete."""
 
-    __slots__ = ("_buffer", "_first", "_scanned")
+    __slots__ = ("_buffer", "_first", "_letters", "_scanned")
 
     def __init__(self) -> None:
         self._buffer = ""
         self._first = True
         self._scanned = 0
         """Characters already known to hold no end, so that a long sentence is not scanned again for each token."""
+        self._letters = 0
+        """Letters and digits among them."""
 
     def feed(self, delta: str) -> list[str]:
         """Take the next piece and return the sentences it completes."""
-        self._buffer += delta
-        sentences = []
-        while (end := self._find_end()) is not None:
-            sentence, self._buffer = self._buffer[:end].strip(), self._buffer[end:].lstrip()
-            self._scanned = 0
-            if is_speakable(sentence):
-                self._first = False
-                sentences.append(sentence)
-            elif sentence and sentences:
-                sentences[-1] += sentence
+        sentences: list[str] = []
+        for start in range(0, len(delta), PIECE):
+            self._buffer += delta[start : start + PIECE]
+            while (end := self._find_end()) is not None:
+                sentence, self._buffer = self._buffer[:end].strip(), self._buffer[end:].lstrip()
+                self._scanned = self._letters = 0
+                if is_speakable(sentence):
+                    self._first = False
+                    sentences.append(sentence)
+                elif sentences and len(sentences[-1]) + len(sentence) <= MAX_SENTENCE:
+                    sentences[-1] += sentence
         return sentences
 
     def flush(self) -> list[str]:
         """Return what is left at the end of the reply."""
-        rest, self._buffer, self._scanned = self._buffer.strip(), "", 0
+        rest, self._buffer, self._scanned, self._letters = self._buffer.strip(), "", 0, 0
         return [rest] if is_speakable(rest) else []
 
     def _find_end(self) -> int | None:
         """Return the index behind the first complete sentence, or None when more text is needed."""
-        buffer = self._buffer
-        for index in range(self._scanned, len(buffer)):
+        buffer, letters = self._buffer, self._letters
+        seen = min(len(buffer), MAX_SENTENCE)
+        for index in range(self._scanned, seen):
             char = buffer[index]
             if char != "." and char not in CLAUSE_ENDS:
+                letters += char.isalnum()
                 continue
             following = buffer[index + 1 : index + 2]
             if following in CLOSERS and following:
@@ -101,17 +109,17 @@ class SentenceSplitter:
                 end = index + 2
             else:
                 end = index + 1
-            verdict = self._is_end(index, char, following)
+            verdict = self._is_end(index, char, following, letters)
             if verdict is None:
-                self._scanned = index
-                return None
+                seen = index
+                break
             if verdict:
                 return end
-        self._scanned = len(buffer)
+        self._scanned, self._letters = seen, letters
         return self._overlong()
 
-    def _is_end(self, index: int, char: str, following: str) -> bool | None:
-        """Judge the mark at ``index``; None means that the next character decides."""
+    def _is_end(self, index: int, char: str, following: str, letters: int) -> bool | None:
+        """Judge the mark at ``index``, behind so many letters; None means that the next character decides."""
         before = self._buffer[:index]
         if char == ".":
             return self._full_stop_ends(before, following, self._buffer[index + 1 :].lstrip()[:1])
@@ -126,7 +134,7 @@ class SentenceSplitter:
             return not (following.isascii() and (following.isalnum() or following in "!?"))
         if char in SENTENCE_ENDS:
             return True
-        if not self._first or sum(c.isalnum() for c in before) < MIN_FIRST_CLAUSE:
+        if not self._first or letters < MIN_FIRST_CLAUSE:
             return False
         if char in ",:" and (not following or following.isascii()):
             if before[-1:].isdigit() and not following:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
 from loguru import logger
 
-from mynah.dialogue.services import Services
+from mynah.dialogue.listen import MAX_UTTERANCE_BYTES, SAMPLE_BYTES_PER_MS
+from mynah.dialogue.services import Services, VisionAccess
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
-from mynah.net.websocket import DeviceSocket, Peer, Refusal
-from mynah.security.tokens import Authenticator
+from mynah.net.websocket import DeviceSocket, Peer, Refusal, told_peer
+from mynah.security.tokens import Authenticator, AuthReason, AuthResult
+from mynah.wire.messages import SessionConfig
 
 SWEEP_S = 5.0
 """How often silent conversations are looked for: one pass over all sessions, no timer per device."""
@@ -23,8 +25,16 @@ log = logger.bind(tag="devices")
 class Devices:
     """Implements `mynah.net.websocket.Gate`."""
 
-    def __init__(self, services: Services, authenticator: Authenticator, max_connections: int) -> None:
+    def __init__(
+        self,
+        services: Services,
+        authenticator: Authenticator,
+        max_connections: int,
+        vision: Callable[[Peer], VisionAccess],
+    ) -> None:
+        """``vision`` says where the pictures of a device's camera go."""
         self._services = services
+        self._vision = vision
         self._authenticator = authenticator
         self._max_connections = max_connections
         self._sessions: dict[DeviceSocket, Session] = {}
@@ -44,7 +54,56 @@ class Devices:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the server is full (server.limits.max_connections)"
             )
-        result = self._authenticator.check(
+        result = self._authenticate(peer)
+        if result.ok:
+            return None
+        if result.reason is AuthReason.NOT_BOUND:
+            return Refusal(HTTPStatus.UNAUTHORIZED, result.reason)
+        return Refusal(
+            HTTPStatus.UNAUTHORIZED,
+            f"{result.reason}, use the token of the OTA reply or one of server.auth.tokens",
+        )
+
+    def open(self, link: DeviceSocket, peer: Peer) -> Session:
+        """Make the session of an accepted connection."""
+        session = Session(
+            link,
+            self._services,
+            peer.device_id or f"anonymous-{id(link):x}",
+            lambda: self._vision(link.peer),
+        )
+        self._sessions[link] = session
+        self._enter(session.device_id, link)
+        return session
+
+    def identify(self, link: DeviceSocket, device_id: str, client_id: str) -> bool:
+        """Take the ids that a device tells in its first message; False when it may not be who it says it is.
+
+        Ids from the handshake stand: it was let in with them.
+        """
+        peer = told_peer(link.peer, device_id, client_id)
+        session = self._sessions.get(link)
+        if session is None or link.peer.device_id or not peer.device_id:
+            return True
+        if not self._authenticate(peer).ok:
+            log.info("refused {} ({}): its token is not for this device", peer.device_id, peer.ip)
+            return False
+        del self._by_device[session.device_id]
+        link.peer = peer
+        session.identify(peer.device_id)
+        self._enter(peer.device_id, link)
+        return True
+
+    @property
+    def session_config(self) -> SessionConfig:
+        """What devices of the JSON dialect are told."""
+        return SessionConfig(
+            vad_threshold=self._services.vad.threshold,
+            max_audio_length=MAX_UTTERANCE_BYTES // SAMPLE_BYTES_PER_MS,
+        )
+
+    def _authenticate(self, peer: Peer) -> AuthResult:
+        return self._authenticator.check(
             peer.authorization,
             peer.device_id,
             peer.client_id,
@@ -52,24 +111,14 @@ class Devices:
             # A web page of another site is not "this machine", even if the browser runs on it.
             forwarded=peer.forwarded or peer.cross_site,
         )
-        if result.ok:
-            return None
-        return Refusal(
-            HTTPStatus.UNAUTHORIZED,
-            f"{result.reason}, use the token of the OTA reply or one of server.auth.tokens",
-        )
 
-    def open(self, link: DeviceSocket, peer: Peer) -> Session:
-        """Make the session of an accepted connection. A newer connection of a device replaces the older one."""
-        device_id = peer.device_id or f"anonymous-{id(link):x}"
+    def _enter(self, device_id: str, link: DeviceSocket) -> None:
+        """Put a connection on record. A newer connection of a device replaces the older one."""
         older = self._by_device.get(device_id)
+        self._by_device[device_id] = link
         if older is not None:
             log.info("{} connected again, the older connection is closed", device_id)
-            older.close()
-        session = Session(link, self._services, device_id)
-        self._sessions[link] = session
-        self._by_device[device_id] = link
-        return session
+            older.close(reason="replaced by a newer connection")
 
     def closed(self, link: DeviceSocket) -> None:
         """The connection is gone."""
@@ -86,13 +135,39 @@ class Devices:
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._sessions.values()))
 
-    def say(self, device_id: str, words: str) -> bool:
-        """Make a connected device speak; False when it is not connected, or has not said hello yet."""
+    def find(self, device_id: str) -> Session | None:
+        """Return the session of a connected device that has said hello, or None."""
         link = self._by_device.get(device_id)
-        if link is None or not self._sessions[link].greeted:
-            return False
-        self._sessions[link].say(words)
-        return True
+        session = self._sessions.get(link) if link is not None else None
+        return session if session is not None and session.greeted else None
+
+    def say(self, device_id: str, words: str) -> bool:
+        """Make a device speak; False when it is not connected."""
+        session = self.find(device_id)
+        if session is not None:
+            session.say(words)
+        return session is not None
+
+    def alert(self, device_id: str, words: str) -> bool:
+        """Show a message on a device, with a vibration; False when it is not connected."""
+        session = self.find(device_id)
+        if session is not None:
+            session.alert("Mynah", words, "neutral")
+        return session is not None
+
+    def reboot(self, device_id: str) -> bool:
+        """Have a device start anew; False when it is not connected."""
+        session = self.find(device_id)
+        if session is not None:
+            session.reboot()
+        return session is not None
+
+    def disconnect(self, device_id: str) -> bool:
+        """End the connection of a device; False when it has none."""
+        link = self._by_device.get(device_id)
+        if link is not None:
+            link.close(reason="ended by the operator")
+        return link is not None
 
     # -- life
 

@@ -30,21 +30,33 @@ from picows import (
 from picows.picows import WSProtocol  # type: ignore[attr-defined] # what ws_create_server uses; not in its stub
 
 from mynah.dialogue.session import Session
+from mynah.dialogue.turn import Phase
 from mynah.errors import WireError
-from mynah.net.address import WEBSOCKET_PATH, carries_forwarding, listening_socket
+from mynah.net.address import WEBSOCKET_PATH, RequestOrigin, carries_forwarding, listening_socket
 from mynah.security.tokens import MAX_ID_CHARS, is_loopback, normal_device_id
 from mynah.wire import frames, hello, messages
+from mynah.wire.json_dialect import JsonDialect, decode_data
 
 PLAIN_ANSWER = b"Server is running\n"
 HANDSHAKE_TIMEOUT_S = 10.0
 """Firmware itself gives up after ten seconds."""
 READ_BUFFER = 2048
 """Devices send frames of 20–300 bytes; picows' 16 KB default would be most of what an idle connection costs."""
+POLICY_VIOLATION = 1008
+"""Close code for who breaks the rules: a flood, a name that is not its own."""
 MAX_QUEUED_BYTES = 512 * 1024
 """Unsent bytes after which a device is taken for dead: at 4 KB/s of speech that is two minutes of not reading.
 Overflow policy: disconnect."""
 CLOSE_GRACE_S = 1.0
 """The firmware never answers a close frame, so the TCP connection is cut this long after it."""
+FLOOD_UNITS = 2000
+FLOOD_WINDOW_S = 10.0
+"""A frame counts one unit and one more for every 4 KB; so many units in less time are a flood, not a device: 200 a
+second, while the liveliest (20 ms packets and messages beside them) sends 60. A wake-word burst is 35, a tool list of
+1 MB 256. Overflow policy: disconnect, close code 1008."""
+MAX_HANDSHAKES = 4096
+"""Connections that have not finished their handshake: all devices of a site may come back in the same second. Overflow
+policy: the oldest is cut, because an honest client is done in milliseconds and only a slow attacker grows old."""
 MAX_FRAGMENTED_BYTES = 64 * 1024
 """A message put together from fragments; firmware never fragments and its largest message is an 8 KB tool list.
 Overflow policy: the message is dropped."""
@@ -52,6 +64,10 @@ BAD_FRAMES_LOGGED = 3
 """Malformed frames of one connection that are logged; a flood of them must not flood the log."""
 
 log = logger.bind(tag="websocket")
+
+PICOWS_LOG = logging.getLogger("picows.server")
+# picows logs handshake failures of strangers as warnings; ours are logged by the gate.
+PICOWS_LOG.setLevel(logging.ERROR)
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -63,6 +79,15 @@ class Peer(msgspec.Struct, frozen=True):
     device_id: str
     client_id: str
     authorization: str | None
+    local_ip: str = ""
+    """Our end of the connection."""
+    secure: bool = False
+    """Whether we ourselves ended TLS."""
+
+    @property
+    def origin(self) -> RequestOrigin:
+        """How the handshake reached us."""
+        return RequestOrigin(self.headers, self.ip, self.local_ip, self.secure)
 
     @property
     def forwarded(self) -> bool:
@@ -75,8 +100,11 @@ class Peer(msgspec.Struct, frozen=True):
         origin = self.headers.get("origin")
         if origin is None:
             return False
-        page = urlsplit(origin).hostname or ""
-        own = urlsplit(f"//{self.headers.get('host', '')}").hostname or ""
+        try:
+            page = urlsplit(origin).hostname or ""
+            own = urlsplit(f"//{self.headers.get('host', '')}").hostname or ""
+        except ValueError:  # an address of half an IPv6 address: no browser sends that
+            return True
         return not (is_loopback(page) or page in ("localhost", own))
 
 
@@ -96,8 +124,15 @@ class Gate(Protocol):
     def open(self, link: DeviceSocket, peer: Peer) -> Session:
         """Make the session of an accepted connection."""
 
+    def identify(self, link: DeviceSocket, device_id: str, client_id: str) -> bool:
+        """Take the ids that a device tells in its first message; False when it may not be who it says it is."""
+
     def closed(self, link: DeviceSocket) -> None:
         """The connection is gone."""
+
+    @property
+    def session_config(self) -> messages.SessionConfig:
+        """What devices of the JSON dialect are told."""
 
 
 class DeviceSocket(WSListener):
@@ -111,7 +146,11 @@ class DeviceSocket(WSListener):
         self._transport: WSTransport | None = None
         self._session: Session | None = None
         self._bad_frames = 0
+        self._load = 0
+        self._load_since = 0.0
         self._closing = False
+        self._started = False
+        self._dialect: JsonDialect | None = None
         self._fragments: tuple[WSMsgType, bytearray] | None = None
 
     # -- picows' callbacks
@@ -119,6 +158,7 @@ class DeviceSocket(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The handshake is done."""
         self._transport = transport
+        self._load_since = asyncio.get_running_loop().time()
         connected = transport.underlying_transport.get_extra_info("socket")
         if connected is not None:
             _keep_alive(connected)
@@ -127,10 +167,16 @@ class DeviceSocket(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """One frame has arrived."""
         kind = frame.msg_type
+        self._load += 1 + (frame.payload_size >> 12)
+        if self._load >= FLOOD_UNITS and self._floods():
+            return
         if kind is WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
-        elif kind in (WSMsgType.PING, WSMsgType.PONG) or self._session is None or self._closing:
+        elif kind is WSMsgType.PING:
+            # Here and not by picows itself, which would answer a flood of them without telling us.
+            transport.send_pong(frame.get_payload_as_bytes())
+        elif kind is WSMsgType.PONG or self._session is None or self._closing:
             return
         elif kind is WSMsgType.CONTINUATION or not frame.fin:
             self._reassemble(frame)
@@ -152,14 +198,18 @@ class DeviceSocket(WSListener):
     def send(self, message: messages.ServerMessage) -> None:
         """Send a JSON message."""
         try:
-            data = messages.encode(message)
+            texts = [messages.encode(message)] if self._dialect is None else self._dialect.encode(message)
         except UnicodeEncodeError as error:  # half a surrogate pair in a model's or plugin's text
             log.warning("{}: a {} is not sent: {}", self.peer.device_id, type(message).__name__, error.reason)
             return
-        self._write(WSMsgType.TEXT, data)
+        for data in texts:
+            self._write(WSMsgType.TEXT, data)
 
     def send_audio(self, packet: bytes, timestamp_ms: int) -> None:
         """Send one Opus packet in the framing that the device asked for."""
+        if self._dialect is not None:
+            self._write(WSMsgType.TEXT, self._dialect.encode_audio(packet))
+            return
         self._write(WSMsgType.BINARY, frames.encode_audio(self._version, packet, timestamp_ms))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -168,6 +218,9 @@ class DeviceSocket(WSListener):
         if transport is None or self._closing:
             return
         self._closing = True
+        if self._session is not None:
+            # What it is working on ends now and not when the connection does; not within a call of its own, though.
+            asyncio.get_running_loop().call_soon(self._session.on_closed)
         transport.send_close(WSCloseCode(code), reason.encode())
         # Not gracefully: that would wait for ever for a peer that does not read.
         asyncio.get_running_loop().call_later(CLOSE_GRACE_S, transport.disconnect, False)
@@ -186,7 +239,15 @@ class DeviceSocket(WSListener):
     def _on_text(self, payload: bytes) -> None:
         assert self._session is not None
         try:
-            self._session.on_message(messages.decode(payload))
+            message = messages.decode(payload)
+            match message:
+                case messages.AudioData():
+                    self._on_audio_data(message)
+                case messages.DeviceInfo():
+                    self._introduce(message)
+                case _:
+                    self._started = self._started or isinstance(message, messages.Hello)
+                    self._session.on_message(message)
         except WireError as error:
             self._bad_frame(error)
 
@@ -196,6 +257,53 @@ class DeviceSocket(WSListener):
             self._session.on_audio(frames.decode_audio(self._version, payload).packet)
         except WireError as error:
             self._bad_frame(error)
+
+    def _introduce(self, info: messages.DeviceInfo) -> None:
+        """Begin to speak the JSON dialect: ``device_info`` is its hello."""
+        assert self._session is not None
+        if self._started:
+            return
+        self._speak_json()
+        if not self._gate.identify(self, info.device_id, info.client_id):
+            self.close(POLICY_VIOLATION, "this token is not for this device")
+            return
+        self._session.on_message(messages.Hello())
+
+    def _speak_json(self) -> None:
+        self._started = True
+        self._dialect = JsonDialect(self._gate.session_config)
+
+    def _on_audio_data(self, message: messages.AudioData) -> None:
+        assert self._session is not None
+        audio = decode_data(message)
+        if not self._started:
+            self._speak_json()
+        # Nobody presses a button here: who sends audio while nothing is going on wants to be heard.
+        if audio and self._session.phase is Phase.IDLE:
+            self._session.on_message(messages.Listen("start", messages.ListenMode.AUTO))
+        if audio and message.format == "pcm":
+            self._session.on_pcm(audio, message.sample_rate)
+        elif audio:
+            self._session.on_audio(audio)
+        if message.is_final:
+            self._session.on_message(messages.Listen("stop"))
+
+    def _floods(self) -> bool:
+        """Look whether the frames came too fast to be a device's, and if so hang up."""
+        now = asyncio.get_running_loop().time()
+        self._load = 0
+        since, self._load_since = self._load_since, now
+        if now - since >= FLOOD_WINDOW_S:
+            return False
+        if not self._closing:
+            log.warning(
+                "{} floods us with messages, closing its connection", self.peer.device_id or self.peer.ip
+            )
+            assert self._transport is not None
+            # Not even read any more: cutting the connection at once would lose the close frame.
+            self._transport.underlying_transport.pause_reading()
+            self.close(POLICY_VIOLATION, "too many messages")
+        return True
 
     def _bad_frame(self, error: WireError) -> None:
         self._bad_frames += 1
@@ -226,16 +334,17 @@ class WebsocketServer:
         self._max_message_bytes = max_message_bytes
         self._tls = tls
         self._server: asyncio.Server | None = None
-        # picows logs handshake failures of strangers as warnings; ours are logged by the gate.
-        self._picows_log = logging.getLogger("picows.server")
-        self._picows_log.setLevel(logging.ERROR)
+        self._handshakes: dict[_Connection, None] = {}  # oldest first
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port. Raises ConfigError and PortInUseError."""
         listening = listening_socket(host, port, "server.port")
         bound: int = listening.getsockname()[1]
         self._server = await asyncio.get_running_loop().create_server(
-            self._protocol, sock=listening, ssl=self._tls
+            self._protocol,
+            sock=listening,
+            ssl=self._tls,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if self._tls else None,
         )
         return bound
 
@@ -246,37 +355,74 @@ class WebsocketServer:
             self._server = None
 
     def _protocol(self) -> WSProtocol:
-        protocol: WSProtocol | None = None
+        return _Connection(self, self._max_message_bytes)
 
-        def accept(request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
-            assert protocol is not None
-            address = protocol.transport.underlying_transport.get_extra_info("peername")
-            return self._accept(request, address[0] if address else "")
+    def begin(self, connection: _Connection) -> None:
+        """A client has connected and has not said yet what it wants."""
+        self._handshakes[connection] = None
+        if len(self._handshakes) > MAX_HANDSHAKES:
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            oldest.transport.underlying_transport.abort()
 
-        protocol = WSProtocol(
-            None, None, False, accept, self._picows_log, True, HANDSHAKE_TIMEOUT_S,
-            False, 20.0, 20.0, WSAutoPingStrategy.PING_WHEN_IDLE, True, self._max_message_bytes, None, READ_BUFFER,
-        )  # fmt: skip
-        return protocol
+    def done(self, connection: _Connection) -> None:
+        """The client has said what it wants, or is gone."""
+        self._handshakes.pop(connection, None)
 
-    def _accept(self, request: WSUpgradeRequest, ip: str) -> WSListener | WSUpgradeResponseWithListener:
+    def accept(
+        self, request: WSUpgradeRequest, transport: asyncio.BaseTransport
+    ) -> WSListener | WSUpgradeResponseWithListener:
+        """Decide on one request: a device, a person with a browser, or neither."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         if "websocket" not in headers.get("upgrade", "").lower():
             return _answer(WSUpgradeResponse.create_ok_response(PLAIN_ANSWER))
         # "keep-alive, Upgrade" is legal and what browsers behind some proxies send; picows compares the whole value.
         if "upgrade" in (token.strip() for token in headers.get("connection", "").lower().split(",")):
             request.headers["Connection"] = "Upgrade"
+        # picows stumbles over bytes that are no text when it wants to quote them in its refusal.
+        if not headers.get("sec-websocket-version", "").isascii():
+            return _refuse(HTTPStatus.BAD_REQUEST, "there is no such WebSocket version\n")
         try:
-            peer = read_peer(request.path.decode("latin-1"), headers, ip)
+            peer = read_peer(request.path.decode("latin-1"), headers, _address(transport, "peername"))
         except ValueError:
             return _refuse(HTTPStatus.BAD_REQUEST, "this is not an address\n")
         if peer.path.rstrip("/") != WEBSOCKET_PATH.rstrip("/"):
             return _refuse(HTTPStatus.NOT_FOUND, f"devices connect to {WEBSOCKET_PATH}\n")
         refusal = self._gate.admit(peer)
         if refusal is not None:
-            log.info("refused {} ({}): {}", peer.device_id or "a device without id", ip, refusal.reason)
+            log.info("refused {} ({}): {}", peer.device_id or "a device without id", peer.ip, refusal.reason)
             return _refuse(refusal.status, refusal.reason + "\n")
-        return DeviceSocket(self._gate, peer)
+        reached = msgspec.structs.replace(
+            peer,
+            local_ip=_address(transport, "sockname"),
+            secure=transport.get_extra_info("sslcontext") is not None,
+        )
+        return DeviceSocket(self._gate, reached)
+
+
+class _Connection(WSProtocol):  # type: ignore[misc] # untyped, see the import
+    """picows' protocol for one connection, watched until its handshake is done."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: WebsocketServer, max_message_bytes: int) -> None:
+        super().__init__(
+            None, None, False, self._accept, PICOWS_LOG, True, HANDSHAKE_TIMEOUT_S,
+            False, 20.0, 20.0, WSAutoPingStrategy.PING_WHEN_IDLE, False, max_message_bytes, None, READ_BUFFER,
+        )  # fmt: skip
+        self._owner = owner
+
+    def _accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
+        self._owner.done(self)
+        return self._owner.accept(request, self.transport.underlying_transport)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._owner.begin(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.done(self)
+        super().connection_lost(exc)
 
 
 def read_peer(target: str, headers: Mapping[str, str], ip: str) -> Peer:
@@ -295,6 +441,20 @@ def read_peer(target: str, headers: Mapping[str, str], ip: str) -> Peer:
         client_id=_printable(headers.get("client-id") or query("client-id")),
         authorization=authorization,
     )
+
+
+def told_peer(peer: Peer, device_id: str, client_id: str) -> Peer:
+    """Return the peer with the ids that it tells in a message, where the handshake had none."""
+    return msgspec.structs.replace(
+        peer,
+        device_id=peer.device_id or normal_device_id(_printable(device_id)),
+        client_id=peer.client_id or _printable(client_id),
+    )
+
+
+def _address(transport: asyncio.BaseTransport, name: str) -> str:
+    address = transport.get_extra_info(name)
+    return address[0] if address else ""
 
 
 def _printable(told: str | None) -> str:

@@ -7,6 +7,7 @@ list are the caller's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ MAX_ID = 2**31 - 1
 """Devices read the id as int32 and echo it."""
 
 MAX_TOOLS = 256
-"""Tools taken from one page: a real device has 10 to 40, and every one costs prompt tokens."""
+"""Tools taken from one device, over all pages: a real one has 10 to 40, and every one costs prompt tokens."""
 
 MAX_PAGES = 32
 """Pages a caller should follow: 8 kB each on firmware."""
@@ -120,6 +121,31 @@ class McpSession:
         return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
 
 
+_SPOILT_HEAD_CHARS = 400
+"""Where the id of a spoilt answer is looked for: firmware writes it within the first 130 characters."""
+_SPOILT_ID = re.compile(r'"type"\s?:\s?"mcp".*?"id"\s?:\s?([1-9][0-9]{0,9})\s?[,}]', re.DOTALL)
+_SPOILT_ERROR = re.compile(r'"error"\s?:\s?\{\s?"message"\s?:\s?"')
+
+
+def salvage(frame: bytes | str) -> dict[str, Any] | None:
+    """Return what can be saved of an ``mcp`` frame that is no JSON: the id, and its text as the error.
+
+    Firmware puts messages into its errors without escaping them. None when the frame is nothing of that kind.
+    """
+    head = frame[: _SPOILT_HEAD_CHARS + MAX_FAILURE_CHARS]
+    text = head if isinstance(head, str) else head.decode("utf-8", "replace")
+    answer = _SPOILT_ID.search(text, 0, _SPOILT_HEAD_CHARS)
+    if answer is None:
+        return None
+    error = _SPOILT_ERROR.search(text, answer.end())
+    message = text[error.end() :].rstrip(" \t\r\n}").removesuffix('"') if error is not None else ""
+    return {
+        "jsonrpc": "2.0",
+        "id": int(answer[1]),
+        "error": {"message": message[:MAX_FAILURE_CHARS] or "its answer cannot be read"},
+    }
+
+
 def _failure_text(error: object) -> str:
     message = error.get("message") if isinstance(error, dict) else error
     text = message.strip() if isinstance(message, str) else ""
@@ -157,9 +183,24 @@ def _parse_tool(entry: object) -> DeviceTool | None:
     return DeviceTool(
         name=name,
         description=description[:MAX_DESCRIPTION_CHARS] if isinstance(description, str) else "",
-        input_schema=schema,
+        input_schema=_sound(schema),
         user_only=isinstance(audience, list) and "user" in audience and "assistant" not in audience,
     )
+
+
+def _sound(schema: dict[str, Any]) -> dict[str, Any]:
+    """Keep what is well formed: one odd schema, and a model's interface refuses the request with all tools."""
+    properties, required = schema.get("properties"), schema.get("required")
+    kept = (
+        {name: value for name, value in properties.items() if isinstance(value, dict)}
+        if isinstance(properties, dict)
+        else {}
+    )
+    sound = {**schema, "properties": kept}
+    if required is not None:
+        names = required if isinstance(required, list) else []
+        sound["required"] = [name for name in names if isinstance(name, str) and name in kept]
+    return sound
 
 
 def is_error(result: object) -> bool:
@@ -171,22 +212,37 @@ def result_text(result: object) -> str:
     """Return the text in the result of ``tools/call``, in at most `MAX_TEXT_CHARS` characters.
 
     Clients differ: plain text, JSON, or (xiaozhi-sdk) text that was encoded as JSON once more; the last is
-    undone. Several text parts are joined by line breaks. A result without the usual wrapping is given back as
-    JSON.
+    undone. Several text parts are joined by line breaks. Of pictures and sounds only the type is told. A result
+    without the usual wrapping is given back as JSON.
     """
     if isinstance(result, str):
         return _unquote(result)[:MAX_TEXT_CHARS]
     if not isinstance(result, dict) or not isinstance(result.get("content"), list):
         return _json(result).decode()[:MAX_TEXT_CHARS]
-    parts: list[str] = []
-    for item in result["content"]:
-        if not isinstance(item, dict):
-            continue
-        # Firmware puts pictures under "image", as a JSON text.
-        text = item.get("text", item.get("image"))
-        if isinstance(text, str):
-            parts.append(_unquote(text))
-    return "\n".join(parts)[:MAX_TEXT_CHARS]
+    parts = [_part_text(item) for item in result["content"] if isinstance(item, dict)]
+    return "\n".join(part for part in parts if part is not None)[:MAX_TEXT_CHARS]
+
+
+def _part_text(item: dict[str, Any]) -> str | None:
+    text = item.get("text")
+    if isinstance(text, str):
+        return _unquote(text)
+    held: object = item
+    # Firmware puts pictures under "image", as a JSON text.
+    if isinstance(item.get("image"), str):
+        try:
+            held = msgspec.json.decode(item["image"])
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            held = None
+        if not isinstance(held, dict) or not isinstance(held.get("data"), str):
+            return _unquote(item["image"])
+    if not isinstance(held, dict) or not isinstance(held.get("data"), str):
+        return None
+    # The bytes as base64 would fill a model's context and tell it nothing.
+    kind = held.get("mimeType", held.get("type"))
+    return (
+        f"({kind[:MAX_NAME_CHARS]}: not text, so it is left out)" if isinstance(kind, str) else "(not text)"
+    )
 
 
 def _json(value: object) -> bytes:

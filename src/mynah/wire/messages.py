@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from mynah.errors import WireError
+from mynah.wire import mcp
 
 
 class ListenMode(enum.StrEnum):
@@ -89,7 +90,36 @@ class Ping(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
     session_id: str | None = ""
 
 
-DeviceMessage = Hello | Listen | Abort | Mcp | Iot | Goodbye | Ping
+class DeviceInfo(msgspec.Struct, frozen=True, tag_field="type", tag="device_info"):
+    """First message in the JSON dialect, in place of `Hello`. Ids that the handshake told win over these."""
+
+    device_id: str = ""
+    client_id: str = ""
+    version: str = ""
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
+    """A device of the JSON dialect is there and wants to stay connected. ``timestamp`` is its own and echoed."""
+
+    timestamp: int | float | str | None = None
+
+
+class AudioData(msgspec.Struct, frozen=True, tag_field="type", tag="audio"):
+    """Audio in the JSON dialect: one Opus packet or a stretch of s16le mono PCM, as base64 in ``data``.
+
+    ``sample_rate`` in Hz counts for PCM only. ``is_final`` ends the utterance; without it the server finds the end.
+    """
+
+    data: str = ""
+    format: Literal["opus", "pcm"] = "opus"
+    sample_rate: int = 16000
+    is_final: bool = False
+
+
+SessionMessage = Hello | Listen | Abort | Mcp | Iot | Goodbye | Ping | Heartbeat
+"""What a conversation is about, in either dialect."""
+
+DeviceMessage = SessionMessage | DeviceInfo | AudioData
 
 
 # ---------------------------------------------------------------- server → device
@@ -170,6 +200,35 @@ class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
     session_id: str
 
 
+class SessionConfig(msgspec.Struct, frozen=True):
+    """What a device of the JSON dialect is told of the server's ears. ``max_audio_length`` in ms of one utterance."""
+
+    vad_threshold: float
+    max_audio_length: int
+
+
+class SessionReady(msgspec.Struct, frozen=True, tag_field="type", tag="session_ready"):
+    """Answer to `DeviceInfo`."""
+
+    session_id: str
+    config: SessionConfig
+
+
+class HeartbeatAck(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat_ack"):
+    """Answer to `Heartbeat`, with its timestamp."""
+
+    timestamp: int | float | str | None = None
+
+
+class TtsAudio(msgspec.Struct, frozen=True, tag_field="type", tag="tts_audio"):
+    """Speech in the JSON dialect: one Opus packet as base64. ``sample_rate`` in Hz; ``is_final`` ends the reply."""
+
+    data: str
+    format: str = "opus"
+    sample_rate: int = 24000
+    is_final: bool = False
+
+
 ServerMessage = (
     ServerHello
     | Stt
@@ -183,6 +242,9 @@ ServerMessage = (
     | Alert
     | Goodbye
     | Pong
+    | SessionReady
+    | HeartbeatAck
+    | TtsAudio
 )
 
 
@@ -194,7 +256,21 @@ class Tts(msgspec.Struct, frozen=True, tag_field="type", tag="tts"):
     session_id: str | None = ""
 
 
-ReceivedMessage = ServerHello | Stt | Llm | Tts | Mcp | IotCommands | System | Alert | Goodbye | Pong
+ReceivedMessage = (
+    ServerHello
+    | Stt
+    | Llm
+    | Tts
+    | Mcp
+    | IotCommands
+    | System
+    | Alert
+    | Goodbye
+    | Pong
+    | SessionReady
+    | HeartbeatAck
+    | TtsAudio
+)
 
 EMOTIONS = (
     "neutral", "happy", "laughing", "funny", "sad", "angry", "crying", "loving", "embarrassed", "surprised",
@@ -209,10 +285,17 @@ _encoder = msgspec.json.Encoder()
 
 
 def decode(frame: bytes | str) -> DeviceMessage:
-    """Read one text frame of a device. Raises WireError, with a reason that holds none of the content."""
+    """Read one text frame of a device. Raises WireError, with a reason that holds none of the content.
+
+    Devices do not escape what they put into MCP errors, so of a spoilt ``mcp`` frame the id is saved: whoever waits
+    for that answer is told at once.
+    """
     try:
         return _device_decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        payload = mcp.salvage(frame)
+        if payload is not None:
+            return Mcp(payload)
         raise WireError(_reason(error)) from None
 
 

@@ -142,6 +142,25 @@ def parse_request(headers: Mapping[str, str], body: bytes) -> OtaRequest:
     )
 
 
+class ActivationClaim(msgspec.Struct, frozen=True):
+    """What a device says when it asks whether it has an owner by now; ``challenge`` is empty when not told.
+
+    The ``hmac`` is not read: its key is burnt into the chip by the vendor and known to nobody else.
+    """
+
+    challenge: str = ""
+
+
+def parse_activation(body: bytes) -> ActivationClaim:
+    """Read the body of an activation request. Never fails.
+
+    Devices without a serial number send ``{}``, others the fields themselves, with or without ``algorithm``, and
+    py-xiaozhi wraps them into ``Payload``.
+    """
+    told = _json_object(body)
+    return ActivationClaim(_text(told.get("challenge")) or _text(_member(told, "Payload").get("challenge")))
+
+
 def _json_object(body: bytes) -> dict[str, Any]:
     if not body or len(body) > MAX_BODY_BYTES:
         return {}
