@@ -121,6 +121,7 @@ COVERED_BY = {
     "config/model.py": "tests/config/test_loading.py",
     "dialogue/services.py": "tests/dialogue/test_session.py",
     "providers/base.py": "tests/providers/test_conformance.py",
+    "providers/chat_api.py": "tests/providers/test_openai.py",
     "providers/faults.py": "tests/providers/test_fake.py",
     "providers/intent/function_call.py": "tests/providers/test_conformance.py",
     "providers/intent/nointent.py": "tests/providers/test_conformance.py",

@@ -23,15 +23,18 @@ from mynah.audio.ingest import Ingest
 from mynah.audio.pacer import Pacer
 from mynah.config import Settings
 from mynah.console.terminal import Terminal
-from mynah.dialogue.services import DialogueSettings, Services
+from mynah.dialogue.services import DialogueSettings, Services, VisionAccess
 from mynah.dialogue.speak import Voice
 from mynah.dialogue.turn import TurnPolicy
 from mynah.errors import MynahError
-from mynah.net.address import WEBSOCKET_PATH, lan_address
+from mynah.net.activation import ActivationService
+from mynah.net.address import WEBSOCKET_PATH, lan_address, vision_address
 from mynah.net.devices import Devices
+from mynah.net.firmware import FirmwareDownloads, FirmwareFolder
 from mynah.net.http import DeviceHttp
 from mynah.net.ota import OtaService
-from mynah.net.websocket import WebsocketServer
+from mynah.net.vision import VisionService
+from mynah.net.websocket import Peer, WebsocketServer
 from mynah.providers import registry
 from mynah.providers.base import (
     AsrProvider,
@@ -41,9 +44,14 @@ from mynah.providers.base import (
     Provider,
     TtsProvider,
     VadProvider,
+    VllmProvider,
 )
-from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts
+from mynah.providers.vad_guard import GuardedVadEngine
+from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts, GuardedVllm
+from mynah.security.binding import BindingFile, Bindings
+from mynah.security.tls import server_context
 from mynah.security.tokens import Authenticator, TokenIssuer, signing_secret
+from mynah.security.vision_tokens import VisionTokens
 from mynah.texts import text
 from mynah.tools.loader import load_plugins
 from mynah.tools.toolbox import Toolbox
@@ -54,8 +62,8 @@ CODEC_THREADS = 2
 """Opus encoding releases the GIL; more threads than a small machine has cores only add switching."""
 LOCAL_ASR_TIMEOUT_S = 10.0
 """A recogniser on this machine is not unreachable, only busy: its text is worth waiting for longer."""
-MAX_NO_VOICE_S = 105.0
-"""Firmware takes a connection without data for dead after 120 s; we close before that."""
+MAX_NO_VOICE_S = 100.0
+"""Firmware takes a connection without data for dead after 120 s; we close before 110, and look every 5 s."""
 WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 log = logger.bind(tag="app")
@@ -83,9 +91,13 @@ class App:
         self._codec = ThreadPoolExecutor(CODEC_THREADS, "codec")
         self._ingest: Ingest | None = None
         self._pacer: Pacer | None = None
+        self._vllm: GuardedVllm | None = None
         self._http: DeviceHttp | None = None
         self._websocket: WebsocketServer | None = None
         self.devices: Devices | None = None
+        self.bindings: Bindings | None = None
+        """Devices with an owner; None when none is needed (``server.binding: open``)."""
+        self._binding_file: BindingFile | None = None
         self._ready = False
         self.failed = False
         """The server stopped because it could not go on."""
@@ -93,21 +105,43 @@ class App:
     async def start(self) -> Addresses:
         """Start everything and return the addresses. Raises ConfigError and ProviderError."""
         settings = self.settings
-        issuer = TokenIssuer(signing_secret(settings), settings.server.auth.expire_seconds)
-        authenticator = Authenticator(settings, issuer)
+        secret = signing_secret(settings)
+        issuer = TokenIssuer(secret, settings.server.auth.expire_seconds)
+        tls = server_context(settings)
+        self.bindings = self._load_bindings()
+        is_bound = None if self.bindings is None else self.bindings.is_bound
+        authenticator = Authenticator(settings, issuer, is_bound=is_bound)
         services = await self._services()
-        self.devices = Devices(services, authenticator, settings.server.limits.max_connections)
+        vision_tokens = VisionTokens(secret)
+
+        def vision(peer: Peer) -> VisionAccess:
+            url = vision_address(settings, peer.origin, http_port)
+            return VisionAccess(url, vision_tokens.issue(peer.device_id, peer.client_id))
+
+        self.devices = Devices(services, authenticator, settings.server.limits.max_connections, vision)
         self._websocket = WebsocketServer(
-            self.devices, max_message_bytes=settings.server.limits.max_message_bytes
+            self.devices, max_message_bytes=settings.server.limits.max_message_bytes, tls=tls
         )
         ws_port = await self._websocket.start(settings.server.ip, settings.server.port)
-        ota = OtaService(settings, ws_port, authenticator)
-        self._http = DeviceHttp(settings, ota, lambda: self._ready)
+        firmware = FirmwareFolder(settings.firmware_dir)
+        await firmware.refresh()
+        ota = OtaService(settings, ws_port, authenticator, bindings=self.bindings, firmware=firmware)
+        routes = [*ActivationService(self.bindings).routes(), *FirmwareDownloads(firmware).routes()]
+        pictures = VisionService(
+            vision_tokens,
+            self._vllm,
+            max_bytes=settings.server.limits.vision_bytes,
+            language=services.settings.language,
+        )
+        self._http = DeviceHttp(settings, ota, lambda: self._ready, routes, tls, pictures.routes)
         http_port = await self._http.start(settings.server.ip, settings.server.http_port)
         self.devices.start()
         self._ready = True
-        host = _local_host(settings.server.ip)
-        return Addresses(f"ws://{host}:{ws_port}{WEBSOCKET_PATH}", f"http://{host}:{http_port}/xiaozhi/ota/")
+        host, secure = _local_host(settings.server.ip), "s" if tls else ""
+        return Addresses(
+            f"ws{secure}://{host}:{ws_port}{WEBSOCKET_PATH}",
+            f"http{secure}://{host}:{http_port}/xiaozhi/ota/",
+        )
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Finish running replies, then close everything. Safe after a failed `start`."""
@@ -130,6 +164,8 @@ class App:
             if isinstance(error, BaseException):
                 log.warning("a provider did not stop cleanly: {}", error)
         self._codec.shutdown(wait=False, cancel_futures=True)
+        if self._binding_file is not None:
+            await asyncio.to_thread(self._binding_file.close)
 
     def on_fatal(self, call: Callable[[], None]) -> None:
         """Have ``call`` called when the server cannot go on: without the ingest worker nobody is heard any more."""
@@ -144,6 +180,12 @@ class App:
 
         self._ingest.failed.add_done_callback(died)
 
+    def _load_bindings(self) -> Bindings | None:
+        if self.settings.server.binding == "open":
+            return None
+        self._binding_file = BindingFile(self.settings.data_dir / "devices.json")
+        return Bindings(self._binding_file.read(), self._binding_file.save)
+
     async def _services(self) -> Services:
         settings = self.settings
         vad, intent = self._create(Kind.VAD), self._create(Kind.INTENT)
@@ -157,8 +199,16 @@ class App:
             cast(TtsProvider[Any], self._create(Kind.TTS)), first_timeout_s=settings.timeouts.tts_s
         )
         self._providers = [vad, asr, llm, tts, intent]
+        if settings.selected_module.VLLM:
+            self._vllm = GuardedVllm(
+                cast(VllmProvider[Any], self._create(Kind.VLLM)), timeout_s=settings.timeouts.vllm_s
+            )
+            self._providers.append(self._vllm)
         await self._start_providers()
-        self._ingest = Ingest(vad.engine())
+        engine = GuardedVadEngine(
+            vad.engine(), vad.name, lambda error: log.warning("voice detection {}: {}", vad.name, error)
+        )
+        self._ingest = Ingest(engine)
         self._ingest.start()
         self._pacer = Pacer()
         audio = settings.xiaozhi.audio_params
@@ -234,7 +284,7 @@ async def _serve(settings: Settings) -> int:
         if addresses is not None:
             assert app.devices is not None
             app.on_fatal(stop.set)
-            Terminal(app.devices, stop.set).start()
+            Terminal(app.devices, stop.set, bindings=app.bindings).start()
             sys.stdout.write(addresses.ready_line() + "\n")
             sys.stdout.flush()
             _say_where(settings, addresses)
@@ -264,7 +314,9 @@ def _say_where(settings: Settings, addresses: Addresses) -> None:
         "LLM {} · ASR {} · TTS {}", *(settings.entry(kind)[0] for kind in (Kind.LLM, Kind.ASR, Kind.TTS))
     )
     log.info("devices: enter {} as OTA address", _for_devices(addresses.ota, settings.server.ip))
-    log.info('try it: {} talk --ota {} --text "what time is it"', _command(), addresses.ota)
+    # No certificate is made out for 127.0.0.1.
+    insecure = " --insecure" if settings.server.tls.cert else ""
+    log.info('try it: {} talk --ota {}{} --text "what time is it"', _command(), addresses.ota, insecure)
 
 
 def _command() -> str:

@@ -76,8 +76,9 @@ def examine(config: Path | None, overrides: Sequence[str]) -> Iterator[Check]:
     yield _data_dir(settings)
     for key, port in (("server.port", settings.server.port), ("server.http_port", settings.server.http_port)):
         yield _port(settings.server.ip, port, key)
-    for kind in (Kind.VAD, Kind.ASR, Kind.LLM, Kind.TTS):
-        yield _provider(settings, kind)
+    for kind in (Kind.VAD, Kind.ASR, Kind.LLM, Kind.VLLM, Kind.TTS):
+        if kind is not Kind.VLLM or settings.selected_module.VLLM:
+            yield _provider(settings, kind)
 
 
 def _python() -> Check:

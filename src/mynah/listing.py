@@ -84,7 +84,7 @@ def validate(file: Path | None, overrides: Sequence[str]) -> int:
         return EXIT_CONFIG
     code = EXIT_OK
     for kind in Kind:
-        if kind is Kind.VLLM:  # nothing uses one yet
+        if kind is Kind.VLLM and not settings.selected_module.VLLM:
             continue
         try:
             registry.create(kind, *settings.entry(kind))

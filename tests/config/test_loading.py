@@ -47,6 +47,13 @@ def test_packaged_defaults_select_the_embedded_providers() -> None:
         settings.entry("VLLM")
 
 
+def test_a_vision_model_may_be_selected_or_not(tmp_path: Path) -> None:
+    text = "selected_module: {VLLM: ChatGLMVLLM}\n"
+    assert load(tmp_path, text, CHATGLM_API_KEY="k1").entry("VLLM")[1]["model_name"] == "glm-4v-flash"
+    assert "CHATGLM_API_KEY, which is not set" in message(tmp_path, text)
+    assert "there is no entry 'Eyes' in section VLLM" in message(tmp_path, "selected_module: {VLLM: Eyes}\n")
+
+
 def test_later_layers_win(tmp_path: Path) -> None:
     text = "server: {port: 1, http_port: 2, console_port: 3}\n"
     settings = load(

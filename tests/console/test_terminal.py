@@ -28,7 +28,16 @@ async def test_commands(tmp_path: Path) -> None:
             assert "02:00:00:00:00:01" in terminal.run("devices")
             assert terminal.run("say 02:00:00:00:00:01 dinner is ready") == "ok"
             assert (await device.until("tts", "sentence_start"))["text"] == "dinner is ready"
-            assert "not connected" in terminal.run("say ff:ff hello")
+            assert terminal.run("alert 02-00-00-00-00-01 the door is open") == "ok"
+            await device.until("tts", "stop")
+            assert (await device.until("alert"))["message"] == "the door is open"
+            assert terminal.run("reboot 02:00:00:00:00:01") == "ok"
+            assert (await device.until("system"))["command"] == "reboot"
+            assert terminal.run("disconnect 02:00:00:00:00:01") == "ok"
+            await device.until("close")
+            for command in ("say", "alert", "reboot", "disconnect"):
+                assert "not connected" in terminal.run(f"{command} ff:ff hello")
+                assert terminal.run(command).startswith("usage")
             assert terminal.run("say").startswith("usage")
         assert "help" in terminal.run("frobnicate")
         assert terminal.run("quit") == "stopping"
@@ -67,3 +76,32 @@ async def test_without_or_in_the_background_of_a_terminal_nothing_is_read(
         terminal.start()
         await asyncio.sleep(0.1)
     assert out.getvalue() == ""
+
+
+async def test_binding(tmp_path: Path) -> None:
+    async with app(tmp_path, "server.binding=code") as (server, at):
+        assert server.devices is not None
+        assert server.bindings is not None
+        terminal = Terminal(server.devices, lambda: None, bindings=server.bindings)
+        code = server.bindings.offer("02:00:00:00:00:01", "test").code
+        server.bindings.offer("02:00:00:00:00:02", "test")
+        assert terminal.run("devices") == "no device is connected\nwaiting for `bind CODE`: 2"
+        assert terminal.run("bind").startswith("usage")
+        assert "read it off the device again" in terminal.run("bind 12345x")
+        assert "02:00:00:00:00:01 is bound as living room" in terminal.run(f"bind {code} living room")
+        assert "02:00:00:00:00:01    not connected  living room" in terminal.run("devices")
+        async with connect(at.ws) as device:
+            await device.hello()
+            assert "02:00:00:00:00:01    idle           living room" in terminal.run("devices")
+        assert terminal.run("unbind").startswith("usage")
+        assert "is not bound" in terminal.run("unbind 02:00:00:00:00:02")
+        assert "is no longer bound" in terminal.run("unbind 02-00-00-00-00-01")
+        assert "living room" not in terminal.run("devices")
+
+
+async def test_where_no_owner_is_needed_there_is_nothing_to_bind(tmp_path: Path) -> None:
+    async with app(tmp_path) as (server, _):
+        assert server.devices is not None
+        terminal = Terminal(server.devices, lambda: None, bindings=server.bindings)
+        assert "nothing to bind" in terminal.run("bind 123456")
+        assert "nothing to bind" in terminal.run("unbind 02:00:00:00:00:01")

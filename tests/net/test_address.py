@@ -13,11 +13,13 @@ from mynah.errors import ConfigError, PortInUseError
 from mynah.net.address import (
     RequestOrigin,
     carries_forwarding,
+    http_address,
     is_trusted,
     lan_address,
     listening_socket,
-    websocket_address,
+    vision_address,
 )
+from mynah.net.placement import placement_of
 
 TRUSTED = ("server.trusted_proxies=[10.0.0.0/8, 'fd00::/8']",)
 
@@ -30,7 +32,7 @@ def address(
     secure: bool = False,
 ) -> str:
     origin = RequestOrigin(headers, peer, local, secure)
-    return websocket_address(config.defaults(*overrides), origin, 8000)
+    return placement_of(config.defaults(*overrides), 8000).websocket_url("", origin)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,72 @@ def test_a_trusted_proxy_is_believed_and_others_are_not(headers: dict[str, str],
     assert address(headers) == "ws://inner:8000/xiaozhi/v1/"
 
 
+def http(
+    headers: dict[str, str],
+    *overrides: str,
+    peer: str = "10.1.1.1",
+    local: str = "192.168.1.5",
+    local_port: int = 8003,
+    secure: bool = False,
+    port: int | None = None,
+) -> str:
+    origin = RequestOrigin(headers, peer, local, secure, local_port)
+    return http_address(config.defaults(*overrides), origin, "/x", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "same_port", "other_port"),
+    [
+        ("192.168.1.5:8003", "http://192.168.1.5:8003/x", "http://192.168.1.5:9000/x"),
+        ("voice.local", "http://voice.local/x", "http://voice.local:9000/x"),
+        ("box:1234", "http://box:1234/x", "http://box:9000/x"),  # a container publishes 8003 as 1234
+        ("[fd00::5]:8003", "http://[fd00::5]:8003/x", "http://[fd00::5]:9000/x"),
+        ("", "http://192.168.1.5:8003/x", "http://192.168.1.5:9000/x"),
+        ("0.0.0.0:8003", "http://192.168.1.5:8003/x", "http://192.168.1.5:9000/x"),
+        ("evil/path", "http://192.168.1.5:8003/x", "http://192.168.1.5:9000/x"),
+    ],
+)
+def test_our_http_port_as_the_asker_sees_it(host: str, same_port: str, other_port: str) -> None:
+    headers = {"host": host} if host else {}
+    assert http(headers) == same_port
+    assert http(headers, port=9000) == other_port
+    assert http(headers, secure=True) == same_port.replace("http:", "https:")
+    assert http(headers, "server.tls.cert=c") == same_port.replace("http:", "https:")
+
+
+def test_the_interface_for_http() -> None:
+    assert http({}, local="fd00::7%eth0") == "http://[fd00::7]:8003/x"
+    assert http({}, local="", local_port=0) == f"http://{lan_address()}/x"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-forwarded-proto": "https"}, "https://inner/x"),
+        ({"x-forwarded-proto": "wss", "x-forwarded-host": "v.org"}, "https://v.org/x"),
+        ({"x-forwarded-host": "v.org", "x-forwarded-port": "8080"}, "http://v.org:8080/x"),
+        (
+            {"x-forwarded-proto": "https", "x-forwarded-host": "v.org:8443", "x-forwarded-prefix": "/voice"},
+            "https://v.org:8443/voice/x",
+        ),
+        ({"forwarded": 'proto=https;host="[fd00::9]:444"'}, "https://[fd00::9]:444/x"),
+    ],
+)
+def test_http_behind_a_proxy(headers: dict[str, str], expected: str) -> None:
+    headers = {"host": "inner", **headers}
+    assert http(headers, *TRUSTED) == http(headers, *TRUSTED, port=9000) == expected
+    assert http(headers, *TRUSTED, peer="192.168.1.9") == "http://inner/x"
+
+
+def test_the_vision_service_is_on_the_http_port() -> None:
+    origin = RequestOrigin({"host": "box"}, "10.1.1.1", "192.168.1.5", local_port=8000)
+    assert vision_address(config.defaults(), origin, 8003) == "http://box:8003/mcp/vision/explain"
+    secure = config.defaults("server.tls.cert=c")
+    assert vision_address(secure, origin, 8003) == "https://box:8003/mcp/vision/explain"
+    own = config.defaults("server.vision_explain=https://eyes.example.org/v")
+    assert vision_address(own, origin, 8003) == "https://eyes.example.org/v"
+
+
 def test_who_is_a_trusted_proxy() -> None:
     proxies = ("10.0.0.0/8", "fd00::/8", "172.16.0.1")
     for peer in ("10.9.9.9", "::ffff:10.9.9.9", "fd00::1%eth0", "172.16.0.1"):
@@ -140,6 +208,10 @@ def test_whatever_the_headers_the_address_is_one(headers: dict[str, str]) -> Non
     assert found.endswith("/xiaozhi/v1/")
     assert found.isascii()
     assert not set(found) & set(" \"'<>{}\\\r\n\0?#")
+    image = http(headers, *TRUSTED)
+    assert image.startswith(("http://", "https://"))
+    assert image.endswith("/x")
+    assert image.isascii()
 
 
 def test_a_taken_port_is_named_with_the_setting_and_the_remedy() -> None:

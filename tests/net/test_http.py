@@ -275,16 +275,38 @@ async def test_header_floods_are_cut() -> None:
         assert not answer.startswith(b"HTTP/1.1 200")
 
 
-async def test_too_many_connections_are_refused() -> None:
+async def test_headers_have_an_end_whatever_may_follow_them() -> None:
+    filler = b"".join(b"X-%d: %s\r\n" % (i, b"y" * 1000) for i in range(20))
+    async with Site() as site:
+        assert await site.send(HEAD.encode() + filler + b"\r\n") == b""
+        assert await site.send(HEAD.encode() + filler, pause=0.05) == b""
+        fits = HEAD.encode() + filler[: 10 * 1007] + b"Content-Length: 2\r\n\r\n{}"
+        pieces = [fits[i : i + 500] for i in range(0, len(fits), 500)]
+        assert (await site.send(*pieces)).startswith(b"HTTP/1.1 200")
+        split = posted(b"{}").partition(b"\r\n\r\n")
+        assert parse(await site.send(split[0] + b"\r\n\r", b"\n" + split[2], pause=0.02))[0] == 200
+
+
+async def test_the_slowest_client_makes_room_when_there_are_too_many() -> None:
     async with Site("server.limits.http_connections=2") as site:
         held = [await site.hold() for _ in range(2)]
-        assert await site.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+        assert (await site.get("/healthz"))[0] == 200
+        assert len(site.http._waiting) <= 2
         for writer in held:
             writer.close()
+
+
+async def test_clients_that_are_being_answered_are_not_cut_for_new_ones() -> None:
+    async with Site("server.limits.http_connections=1") as site:
+        writer = await site.hold()
         async with asyncio.timeout(30):
-            while site.http._waiting:
+            while not site.http._waiting:
                 await asyncio.sleep(0.005)
-        assert (await site.get("/healthz"))[0] == 200
+        (client,) = site.http._waiting.values()
+        client.received()
+        assert await site.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+        assert list(site.http._waiting.values()) == [client]
+        writer.close()
 
 
 async def test_many_devices_boot_at_once(site: Site) -> None:
@@ -308,3 +330,17 @@ async def test_a_taken_port(site: Site) -> None:
     with pytest.raises(PortInUseError, match=r"server\.http_port"):
         await other.http.start("127.0.0.1", site.port)
     await other.http.stop()
+
+
+async def test_what_is_no_http_is_not_logged_and_our_own_faults_are(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    for nonsense in (
+        b"GET / HTTP/9.9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno header\r\n\r\n",
+        b"\x16\x03\x01\x00\r\n\r\n",
+    ):
+        assert b" 400 " in (await site.send(nonsense)).partition(b"\r\n")[0]
+    assert not caplog.records
+    await site.send(b"GET /fails HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert "on purpose" in caplog.text

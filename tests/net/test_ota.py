@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from mynah import config
 from mynah.net.address import RequestOrigin
-from mynah.net.ota import OtaService
+from mynah.net.firmware import FirmwareFolder
+from mynah.net.ota import OtaService, accepted_language
+from mynah.security.binding import Bindings
 from mynah.security.tokens import Authenticator, TokenIssuer
 from mynah.wire.ota import decode_reply
 
@@ -92,6 +95,68 @@ def test_a_person_gets_plain_words() -> None:
     assert "&lt;script&gt;" in page
 
 
+def test_the_page_speaks_the_first_language_there_are_texts_in() -> None:
+    for header, expected in (
+        ("", "en"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        ("fr-FR, en;q=0.5, zh_TW;q=0.7", "zh"),
+        ("de", "en"),
+        ("en, zh", "en"),
+        ("zh;q=x,;;,q=1", "zh"),
+    ):
+        assert accepted_language(header) == expected
+        origin = RequestOrigin({"host": "box", "accept-language": header}, "10.0.0.1")
+        page = service().welcome(origin, as_html=True)
+        assert f'<html lang="{expected}">' in page
+        assert ("正在运行" in page) is (expected == "zh")
+        assert "http" not in page, "nothing from elsewhere"
+
+
+async def test_the_page_says_how_devices_get_in_and_what_firmware_there_is(tmp_path: Path) -> None:
+    (tmp_path / "board_1.0.bin").write_bytes(b"x")
+    folder = FirmwareFolder(tmp_path)
+    origin = RequestOrigin({"host": "box"}, "10.0.0.1")
+    settings = config.defaults()
+    authenticator = Authenticator(settings, ISSUER)
+    made = OtaService(settings, 8000, authenticator, bindings=Bindings(), firmware=folder)
+    await made.refresh()
+    text = made.welcome(origin, as_html=False)
+    assert "server.binding is code" in text
+    assert "Firmware images on offer: 1\n" in text
+    assert "server.binding is open" in service().welcome(origin, as_html=False)
+
+
+def unbound(*overrides: str) -> tuple[OtaService, Bindings]:
+    settings, bindings = config.defaults(*overrides), Bindings(clock=lambda: NOW)
+    authenticator = Authenticator(settings, ISSUER, lambda: NOW, bindings.is_bound)
+    return OtaService(settings, 8000, authenticator, lambda: NOW, bindings=bindings), bindings
+
+
+def test_an_unknown_device_gets_a_code_and_no_token() -> None:
+    ota, bindings = unbound()
+    device = {"device-id": MAC, "client-id": "c-1"}
+    reply = ask(ota, device | {"accept-language": "zh-CN"})
+    assert reply["websocket"]["token"] == ""
+    code = reply["activation"]["code"]
+    assert f"bind {code}" in reply["activation"]["message"]
+    assert "绑定" in reply["activation"]["message"]
+    bindings.bind(code)
+    bound = ask(ota, device)
+    assert "activation" not in bound
+    assert ISSUER.verify(bound["websocket"]["token"], MAC, "c-1", NOW)
+    stranger = ask(ota, {"device-id": MAC, "client-id": "guessed"})
+    assert stranger["websocket"]["token"] == "", "who knows the MAC address only stays outside"
+    assert stranger["activation"]["code"] != code
+
+
+def test_who_tells_no_id_has_nothing_to_bind_and_no_way_in() -> None:
+    ota, bindings = unbound()
+    reply = ask(ota, {"client-id": "c-1"})
+    assert "activation" not in reply
+    assert reply["websocket"]["token"] == ""
+    assert bindings.pending == 0
+
+
 HEADERS = st.dictionaries(
     st.sampled_from(["device-id", "client-id", "user-agent", "accept-language", "host", "serial-number"]),
     st.text(max_size=300),
@@ -113,3 +178,10 @@ def test_every_device_gets_an_answer_it_survives(headers: dict[str, str], body: 
     assert websocket["url"].startswith("ws://")
     assert len(websocket["token"]) < 200
     assert " " not in websocket["token"]
+
+
+@given(HEADERS, st.binary(max_size=200) | KNOWN.map(lambda tree: json.dumps(tree).encode()))
+def test_every_unknown_device_gets_an_answer_it_survives(headers: dict[str, str], body: bytes) -> None:
+    ota, _ = unbound()
+    reply = ask(ota, headers, body)
+    assert reply["websocket"]["token"] == ""

@@ -33,6 +33,8 @@ from mynah.providers.base import (
     TtsProvider,
     TtsRequest,
     VadProvider,
+    VisionRequest,
+    VllmProvider,
 )
 from tests.standins.process import stand_in
 
@@ -45,6 +47,8 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "LLM.builtin": {},
     "LLM.openai": {"model_name": "normal", "api_key": "sk-conformance"},
     "LLM.fake": {"delay_ms": 5, "token_ms": 1},
+    "VLLM.openai": {"model_name": "not-streamed", "api_key": "sk-conformance"},
+    "VLLM.fake": {"delay_ms": 5},
     "TTS.espeak": {},
     "TTS.fake": {"delay_ms": 5},
     "Memory.nomem": {},
@@ -260,6 +264,35 @@ async def test_model_can_be_left_in_the_middle(name: str, service: str) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         assert [chunk async for chunk in provider.generate(ask("en"))]
+
+
+# ---------------------------------------------------------------- vision models
+
+
+def picture(language: str = "en") -> VisionRequest:
+    question = {"en": "What is this?", "zh": "这是什么？"}[language]
+    return VisionRequest(b"\xff\xd8\xff\xe0" + bytes(2000), "image/jpeg", question, language)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("name", of(Kind.VLLM))
+async def test_vision_model_answers_several_at_once(name: str, language: str, service: str) -> None:
+    async with started(name, service) as provider:
+        assert isinstance(provider, VllmProvider)
+        assert "image/jpeg" in provider.capabilities.media_types
+        answers = await asyncio.gather(*(provider.describe(picture(language)) for _ in range(4)))
+        assert all(answer.strip() for answer in answers)
+
+
+@pytest.mark.parametrize("name", of(Kind.VLLM))
+async def test_vision_model_can_be_left_in_the_middle(name: str, service: str) -> None:
+    async with started(name, service) as provider, asyncio.timeout(5):
+        task = asyncio.create_task(provider.describe(picture()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert await provider.describe(picture())
 
 
 # ---------------------------------------------------------------- voices

@@ -181,3 +181,42 @@ def test_device_ids_are_compared_in_one_form() -> None:
     assert normal_device_id(" AA-BB-CC-DD-EE-FF ") == MAC
     assert normal_device_id("aa_bb_cc_dd_ee_ff") == MAC
     assert normal_device_id("My_Board-1") == "my_board-1"
+
+
+def test_a_device_without_an_owner_stays_outside() -> None:
+    fixed = "server.auth.tokens=[{token: sesame-sesame, name: kitchen}]"
+    listed = "server.auth.allowed_devices=['02:00:00:00:00:09']"
+    bound: set[tuple[str, str]] = set()
+    for overrides in ((), ("server.ip=127.0.0.1",), ("server.auth.enabled=false",)):
+        checker = Authenticator(
+            config.defaults(fixed, listed, *overrides),
+            ISSUER,
+            clock=lambda: NOW,
+            is_bound=lambda device, client: (device, client) in bound,
+        )
+
+        def enter(
+            token: str = "", device: str = MAC, peer: str = "127.0.0.1", checker: Authenticator = checker
+        ) -> AuthReason:
+            return checker.check(token, device, "c", peer, False).reason
+
+        bound.clear()
+        issued = ISSUER.issue(MAC, "c", NOW)
+        assert checker.awaits_owner(MAC, "c")
+        assert checker.token_for(MAC, "c") == ""
+        for token in ("", "Bearer nonsense", issued):  # a token from before it was unbound
+            assert enter(token) is AuthReason.NOT_BOUND
+        assert enter(device="") is AuthReason.NOT_BOUND
+        assert enter("Bearer sesame-sesame") is AuthReason.NAMED_TOKEN
+        assert not checker.awaits_owner("02:00:00:00:00:09", "any")
+        assert enter(device="02-00-00-00-00-09", peer="10.0.0.1") in {
+            AuthReason.ALLOWED_DEVICE,
+            AuthReason.AUTH_OFF,
+        }
+        bound.add((MAC, "c"))
+        assert not checker.awaits_owner(MAC, "c")
+        assert enter() in {AuthReason.LOOPBACK, AuthReason.AUTH_OFF}
+        assert bool(checker.token_for(MAC, "c")) is checker.required
+        if checker.required:
+            assert enter(peer="10.0.0.1") is AuthReason.NO_TOKEN
+            assert enter(issued, peer="10.0.0.1") is AuthReason.ISSUED_TOKEN

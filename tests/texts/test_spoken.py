@@ -27,6 +27,8 @@ from mynah.texts import spoken
         (10**15, "1 times 10 to the power of 15", "1乘以10的15次方", True),
         (2**64, "1.84 times 10 to the power of 19", "1.84乘以10的19次方", False),
         (Fraction(1, 10**9), "1 times 10 to the power of minus 9", "1乘以10的负9次方", True),
+        (Fraction(2, 10**9), "2 times 10 to the power of minus 9", "2乘以10的负9次方", True),
+        (Fraction(1, 2**1100), "7.36 times 10 to the power of minus 332", "7.36乘以10的负332次方", False),
         (9_999_999_999_999_999, "1 times 10 to the power of 16", "1乘以10的16次方", False),
     ],
 )

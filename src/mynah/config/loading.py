@@ -234,8 +234,7 @@ def _wrong_selections(settings: Settings, layer: Layer) -> Iterable[Problem]:
             yield Problem(
                 layer.origin(path), f"{dotted(path)} is empty: name an entry of the {section} section"
             )
-        elif name and name not in settings.entries(section) and section != "VLLM":
-            # No vision service exists yet, so files that select one must not fail over it.
+        elif name and name not in settings.entries(section):
             yield Problem(
                 layer.origin(path),
                 f"{dotted(path)}: there is no entry {name!r} in section {section}"

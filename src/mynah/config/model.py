@@ -53,6 +53,10 @@ def is_placeholder(text: str) -> bool:
     return "你的" in text or lowered.startswith(("your_", "your-", "your ", "<your"))
 
 
+def _split(addresses: str) -> list[str]:
+    return [address for part in addresses.split(";") if (address := part.strip())]
+
+
 class Section(BaseModel):
     """Base of all sections: frozen, and an unknown key is an error."""
 
@@ -124,8 +128,29 @@ class Limits(Section):
         gt=0,
     )
     http_connections: int = setting(
-        "open connections on the device HTTP port; more are closed at once", default=1024, ge=1
+        "open connections on the device HTTP port; beyond, the one that has been slowest to send its request "
+        "makes room, and if all are being answered the newest is closed",
+        default=1024,
+        ge=1,
     )
+    vision_bytes: int = setting(
+        "largest picture that a device may send; cameras make 20 to 300 KB",
+        unit="bytes",
+        default=5 << 20,
+        ge=65536,
+        le=64 << 20,
+    )
+
+
+class Tls(Section):
+    """Encryption by the server itself, where no reverse proxy does it."""
+
+    cert: str = setting(
+        "PEM file of the certificate, intermediate ones after it. With it the device ports speak TLS (wss, "
+        "https) and nothing else. Wi-Fi devices accept publicly trusted certificates only.",
+        default="",
+    )
+    key: str = setting("PEM file of the certificate's private key, without a passphrase", default="")
 
 
 class Server(Section):
@@ -146,12 +171,14 @@ class Server(Section):
         le=65535,
     )
     websocket: str = setting(
-        "WebSocket address handed to devices (`wss://voice.example.org/xiaozhi/v1/`). Empty: worked out for "
+        "WebSocket address handed to devices (`wss://voice.example.org/xiaozhi/v1/`). Several servers, separated by "
+        "`;`, share the devices: each device is sent to the same one every time. Empty: worked out for "
         "each request from trusted proxy headers, the Host header or the network interface.",
         default="",
     )
     vision_explain: str = setting(
-        "address of the vision service handed to devices, once there is one; empty: worked out like `server.websocket`",
+        "address of the vision service handed to devices (`https://voice.example.org/mcp/vision/explain`); empty: "
+        "worked out like `server.websocket`",
         default="",
     )
     timezone_offset: float | None = setting(
@@ -165,6 +192,16 @@ class Server(Section):
         default=SecretStr(""),
     )
     auth: Auth = setting("who may connect", default=Auth())
+    binding: Literal["open", "code"] = setting(
+        "`open`: every device that asks the OTA address may connect, as suits a home network. `code`: an unknown "
+        "device shows six digits and stays outside until they are typed in the server's terminal (`bind CODE`)",
+        default="open",
+    )
+    firmware_dir: str = setting(
+        "folder of the firmware images offered to devices; empty: `firmware` in the data directory",
+        default="",
+    )
+    tls: Tls = setting("encryption of the device ports", default=Tls())
     trusted_proxies: tuple[str, ...] = setting(
         "addresses or networks (`10.0.0.0/8`) of reverse proxies whose `X-Forwarded-*` and `Forwarded` "
         "headers are believed",
@@ -178,12 +215,19 @@ class Server(Section):
         value = value.strip()
         if not value or is_placeholder(value):
             return ""
-        schemes = ("ws://", "wss://") if info.field_name == "websocket" else ("http://", "https://")
-        if not value.startswith(schemes):
-            raise ValueError(f"must begin with {' or '.join(schemes)}")
-        if len(value) > 500:
-            raise ValueError("is longer than 500 characters, which devices cannot store")
+        several = info.field_name == "websocket"
+        schemes = ("ws://", "wss://") if several else ("http://", "https://")
+        for address in _split(value) if several else [value]:
+            if not address.startswith(schemes):
+                raise ValueError(f"must begin with {' or '.join(schemes)}")
+            if len(address) > 500:
+                raise ValueError("is longer than 500 characters, which devices cannot store")
         return value
+
+    @property
+    def websocket_addresses(self) -> tuple[str, ...]:
+        """The addresses in ``websocket``; none when they are to be worked out."""
+        return tuple(_split(self.websocket))
 
     @field_validator("timezone_offset")
     @classmethod
@@ -270,6 +314,13 @@ class Timeouts(Section):
         gt=0,
         effect="next session",
     )
+    vllm_s: float = setting(
+        "vision model, to its whole answer about a picture; devices give up after 30, so more than 28 has no effect",
+        unit="s",
+        default=25.0,
+        gt=0,
+        effect="next session",
+    )
     tool_s: float = setting("one tool call", unit="s", default=10.0, gt=0, effect="next session")
 
 
@@ -353,7 +404,7 @@ class Settings(Section):
         "answer the wake word with a greeting", default=True, effect="next session"
     )
     close_connection_no_voice_time: float = setting(
-        "a connection is closed after this long without anyone speaking; never later than after 105, because firmware "
+        "a connection is closed after this long without anyone speaking; never later than after 100, because firmware "
         "takes a connection without data for dead after 120",
         unit="s",
         default=120.0,
@@ -395,6 +446,11 @@ class Settings(Section):
     def data_dir(self) -> Path:
         """Directory of everything that must survive a restart."""
         return Path(self.log.data_dir)
+
+    @property
+    def firmware_dir(self) -> Path:
+        """Folder of the firmware images offered to devices."""
+        return Path(self.server.firmware_dir) if self.server.firmware_dir else self.data_dir / "firmware"
 
     def entries(self, kind: str) -> Entries:
         """Return the named entries of a section (``LLM``)."""

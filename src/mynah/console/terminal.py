@@ -10,14 +10,22 @@ from collections.abc import Callable
 from typing import TextIO
 
 from mynah.net.devices import Devices
+from mynah.security.binding import BindingError, Bindings
+from mynah.security.tokens import normal_device_id
 
 HELP = """\
 status                 how many devices are connected and what they are doing
-devices                every connected device
+devices                every connected device, and every one that is bound
+bind CODE [NAME]       let in the device that shows this code
+unbind DEVICE_ID       let a device in no more until it is bound again
 say DEVICE_ID TEXT     make a device speak
+alert DEVICE_ID TEXT   show a message on a device, with a vibration
+reboot DEVICE_ID       have a device start anew
+disconnect DEVICE_ID   end a conversation; the device may come back
 quit                   finish running replies and stop the server
 help                   this list"""
 
+NOT_NEEDED = "every device may connect, there is nothing to bind (server.binding is open)"
 MAX_LISTED = 50
 """Devices printed at most; a terminal shows no more at once."""
 
@@ -33,8 +41,16 @@ def _in_background(source: TextIO) -> bool:
 class Terminal:
     """Reads lines on a daemon thread, so that a closed or silent standard input holds nothing up."""
 
-    def __init__(self, devices: Devices, stop: Callable[[], None], out: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        devices: Devices,
+        stop: Callable[[], None],
+        out: TextIO | None = None,
+        bindings: Bindings | None = None,
+    ) -> None:
+        """``bindings`` None: devices need not be bound."""
         self._devices = devices
+        self._bindings = bindings
         self._stop = stop
         self._out = out or sys.stdout
 
@@ -60,22 +76,29 @@ class Terminal:
     def run(self, line: str) -> str:
         """Carry out one line and return the answer."""
         command, _, rest = line.strip().partition(" ")
-        match command.lower():
-            case "help" | "?":
-                return HELP
-            case "status":
-                return self._status()
-            case "devices":
-                return self._list()
-            case "say":
-                return self._say(rest)
-            case "quit" | "exit" | "stop":
-                self._stop()
-                return "stopping"
-            case _:
-                return f"unknown command {command!r}; type help"
+        commands: dict[str, Callable[[str], str]] = {
+            "help": lambda _: HELP,
+            "?": lambda _: HELP,
+            "status": self._status,
+            "devices": self._list,
+            "bind": self._bind,
+            "unbind": self._unbind,
+            "say": lambda rest: self._tell("say", self._devices.say, rest),
+            "alert": lambda rest: self._tell("alert", self._devices.alert, rest),
+            "reboot": lambda rest: self._order("reboot", self._devices.reboot, rest),
+            "disconnect": lambda rest: self._order("disconnect", self._devices.disconnect, rest),
+            "quit": self._quit,
+            "exit": self._quit,
+            "stop": self._quit,
+        }
+        carry_out = commands.get(command.lower())
+        return carry_out(rest) if carry_out is not None else f"unknown command {command!r}; type help"
 
-    def _status(self) -> str:
+    def _quit(self, _rest: str) -> str:
+        self._stop()
+        return "stopping"
+
+    def _status(self, _rest: str) -> str:
         phases: dict[str, int] = {}
         for session in self._devices:
             phases[session.phase.value] = phases.get(session.phase.value, 0) + 1
@@ -83,17 +106,64 @@ class Terminal:
         count = len(self._devices)
         return f"{count} device{'' if count == 1 else 's'} connected" + (f": {detail}" if detail else "")
 
-    def _list(self) -> str:
-        rows = [f"{session.device_id:<20} {session.phase.value}" for session in self._devices]
-        if not rows:
-            return "no device is connected"
+    def _list(self, _rest: str) -> str:
+        names = {device.device_id: device.name for device in self._bindings or ()}
+        connected = {session.device_id: session.phase.value for session in self._devices}
+        rows = [f"{key:<20} {phase:<14} {names.get(key, '')}".rstrip() for key, phase in connected.items()]
+        rows += [
+            f"{key:<20} {'not connected':<14} {name}".rstrip()
+            for key, name in names.items()
+            if key not in connected
+        ]
         more = len(rows) - MAX_LISTED
-        return "\n".join(rows[:MAX_LISTED] + ([f"… and {more} more"] if more > 0 else []))
+        shown = rows[:MAX_LISTED] or ["no device is connected"]
+        if more > 0:
+            shown.append(f"… and {more} more")
+        waiting = self._bindings.pending if self._bindings is not None else 0
+        if waiting:
+            shown.append(f"waiting for `bind CODE`: {waiting}")
+        return "\n".join(shown)
 
-    def _say(self, rest: str) -> str:
+    def _bind(self, rest: str) -> str:
+        code, _, name = rest.strip().partition(" ")
+        if self._bindings is None:
+            return NOT_NEEDED
+        if not code:
+            return "usage: bind CODE [NAME]"
+        try:
+            device = self._bindings.bind(code, name)
+        except BindingError as error:
+            return str(error)
+        return (
+            f"{device.device_id} is bound{f' as {device.name}' if device.name else ''} and comes in by itself"
+        )
+
+    def _unbind(self, rest: str) -> str:
+        if self._bindings is None:
+            return NOT_NEEDED
+        if not rest.strip():
+            return "usage: unbind DEVICE_ID"
+        try:
+            device = self._bindings.unbind(rest)
+        except BindingError as error:
+            return str(error)
+        ended = ", its conversation ends" if self._devices.disconnect(device.device_id) else ""
+        return f"{device.device_id} is no longer bound{ended}"
+
+    @staticmethod
+    def _tell(command: str, tell: Callable[[str, str], bool], rest: str) -> str:
         device_id, _, words = rest.strip().partition(" ")
         if not words.strip():
-            return "usage: say DEVICE_ID TEXT"
-        if not self._devices.say(device_id.lower(), words.strip()):
-            return f"{device_id} is not connected; `devices` lists who is"
-        return "ok"
+            return f"usage: {command} DEVICE_ID TEXT"
+        return "ok" if tell(normal_device_id(device_id), words.strip()) else _absent(device_id)
+
+    @staticmethod
+    def _order(command: str, order: Callable[[str], bool], rest: str) -> str:
+        device_id = rest.strip()
+        if not device_id:
+            return f"usage: {command} DEVICE_ID"
+        return "ok" if order(normal_device_id(device_id)) else _absent(device_id)
+
+
+def _absent(device_id: str) -> str:
+    return f"{device_id} is not connected; `devices` lists who is"

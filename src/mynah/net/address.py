@@ -18,6 +18,7 @@ from mynah.config import Settings
 from mynah.errors import ConfigError, PortInUseError
 
 WEBSOCKET_PATH: Final = "/xiaozhi/v1/"
+VISION_PATH: Final = "/mcp/vision/explain"
 BACKLOG: Final = 1024
 """Connections the kernel holds while the loop is busy: all devices of a site come back at once after a cut."""
 
@@ -51,6 +52,8 @@ class RequestOrigin:
     local_ip: str = ""
     secure: bool = False
     """Whether we ourselves ended TLS."""
+    local_port: int = 0
+    """Port of our end of the connection; 0 when unknown."""
 
 
 def carries_forwarding(headers: Mapping[str, str]) -> bool:
@@ -73,38 +76,86 @@ def is_trusted(peer_ip: str, proxies: Sequence[str]) -> bool:
 
 
 def websocket_address(settings: Settings, origin: RequestOrigin, websocket_port: int) -> str:
-    """Return the WebSocket address for whoever sent this request.
+    """Return our own WebSocket address for whoever sent this request.
 
-    In this order: ``server.websocket``; what a trusted proxy forwarded, with the proxy's own port; the name in
-    the Host header with our WebSocket port; the address of the interface the request came in on.
+    In this order: what a trusted proxy forwarded, with the proxy's own port; the name in the Host header with our
+    WebSocket port; the address of the interface the request came in on.
     """
-    if settings.server.websocket:
-        return settings.server.websocket
-    if is_trusted(origin.peer_ip, settings.server.trusted_proxies):
-        address = _forwarded_address(origin)
-        if address:
-            return address
+    front = _front(settings, origin)
+    if front is not None:
+        return f"{'wss' if front.secure else 'ws'}://{front.place}{WEBSOCKET_PATH}"
+    scheme = "wss" if _ends_tls(settings, origin) else "ws"
+    name, _ = _told_host(origin)
+    return f"{scheme}://{name or _interface(origin)}:{websocket_port}{WEBSOCKET_PATH}"
+
+
+def http_address(settings: Settings, origin: RequestOrigin, path: str, http_port: int | None = None) -> str:
+    """Return the address of ``path`` on our HTTP port for whoever sent this request.
+
+    In this order: what a trusted proxy forwarded; the name in the Host header; the address of the interface the
+    request came in on. ``http_port`` is the port really listened on, for requests that came in on another one. None:
+    the request came in on the HTTP port, so its Host header names the port as well, and one without a port means
+    the scheme's own (a container may map 80 to ours).
+    """
+    front = _front(settings, origin)
+    if front is not None:
+        return f"{'https' if front.secure else 'http'}://{front.place}{path}"
+    scheme = "https" if _ends_tls(settings, origin) else "http"
+    name, told_port = _told_host(origin)
+    if not name:
+        name, told_port = _interface(origin), str(origin.local_port or "")
+    port = told_port if http_port is None else str(http_port)
+    return f"{scheme}://{name}{port and ':' + port}{path}"
+
+
+def vision_address(settings: Settings, origin: RequestOrigin, http_port: int) -> str:
+    """Return where the sender of this WebSocket handshake finds the vision service.
+
+    ``server.vision_explain`` if it is set, else worked out from the request.
+    """
+    return settings.server.vision_explain or http_address(settings, origin, VISION_PATH, http_port)
+
+
+def _ends_tls(settings: Settings, origin: RequestOrigin) -> bool:
+    return origin.secure or bool(settings.server.tls.cert)
+
+
+def _told_host(origin: RequestOrigin) -> tuple[str, str]:
+    """Return name and port of the Host header; an empty name when it says nothing that leads anywhere."""
     match = _HOST.fullmatch(origin.headers.get("host", ""))
-    name = match["name"] if match else ""
-    if not name or name in {"0.0.0.0", "[::]"}:  # noqa: S104 - compared, not bound
-        name = _bracketed(origin.local_ip) or _bracketed(lan_address())
-    return f"{'wss' if origin.secure else 'ws'}://{name}:{websocket_port}{WEBSOCKET_PATH}"
+    if match is None or match["name"] in {"0.0.0.0", "[::]"}:  # noqa: S104 - compared, not bound
+        return "", ""
+    return match["name"], match["port"] or ""
 
 
-def _forwarded_address(origin: RequestOrigin) -> str:
-    """Return the address as seen in front of the proxy; empty when it did not say enough.
+def _interface(origin: RequestOrigin) -> str:
+    return _bracketed(origin.local_ip) or _bracketed(lan_address())
+
+
+@dataclass(frozen=True)
+class _Front:
+    """What stands in front of us: a proxy's name, port and path prefix (``place``), and whether it speaks TLS."""
+
+    place: str
+    secure: bool
+
+
+def _front(settings: Settings, origin: RequestOrigin) -> _Front | None:
+    """Return what a trusted proxy says of itself; None without one, or when it did not say enough.
 
     A client can slip values of its own past some proxies, but it would only mislead itself.
     """
+    if not is_trusted(origin.peer_ip, settings.server.trusted_proxies):
+        return None
     headers = origin.headers
     said = _forwarded_pairs(headers.get("forwarded", ""))
     proto = (_first(headers.get("x-forwarded-proto", "")) or said.get("proto", "")).lower()
     host = _first(headers.get("x-forwarded-host", "")) or said.get("host", "")
     if not proto and not host:
-        return ""
+        return None
     match = _HOST.fullmatch(host or headers.get("host", ""))
     if match is None or proto not in {"", "http", "https", "ws", "wss"}:
-        return ""
+        return None
     secure = proto in {"https", "wss"}
     port = _first(headers.get("x-forwarded-port", "")) or match["port"] or ""
     if not re.fullmatch(r"[0-9]{1,5}", port) or port == ("443" if secure else "80"):
@@ -112,7 +163,7 @@ def _forwarded_address(origin: RequestOrigin) -> str:
     prefix = _first(headers.get("x-forwarded-prefix", "")).rstrip("/")
     if not _PREFIX.fullmatch(prefix):
         prefix = ""
-    return f"{'wss' if secure else 'ws'}://{match['name']}{port and ':' + port}{prefix}{WEBSOCKET_PATH}"
+    return _Front(f"{match['name']}{port and ':' + port}{prefix}", secure)
 
 
 def _first(value: str) -> str:

@@ -8,11 +8,14 @@ anyway, and a connection without a second request needs only one deadline.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
 
 from mynah.config import Settings
@@ -23,10 +26,41 @@ _log = logger.bind(tag="http")
 
 HEADER_BYTES: Final = 16384
 """What a request may have in front of its body; a device's has 400 bytes."""
+READ_AHEAD_BYTES: Final = 512 * 1024
+"""What the kernel may hand us of a body before its handler can say how much it wants: two reads of 256 KB."""
 SHUTDOWN_S: Final = 2.0
 """How long requests under way may take when the server stops: an answer takes milliseconds."""
 
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Leave out aiohttp's reports of what is no HTTP: anybody could fill the log with tracebacks and his own bytes."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+logging.getLogger("aiohttp.server").addFilter(_is_ours)
+
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Delivery(Protocol):
+    """How much of a request may still come, and until when: what passes that is cut off."""
+
+    def extend(self, max_bytes: int, timeout_s: float) -> None:
+        """Let this much more come, from now on."""
+
+    def received(self) -> None:
+        """All is here: no more deadline."""
+
+
+_DELIVERY: Final = web.RequestKey("delivery", Delivery)
+
+
+def delivery_of(request: web.Request) -> Delivery:
+    """Return the delivery of an upload. Raises ConnectionResetError when the client is gone."""
+    found: Delivery | None = request.get(_DELIVERY)
+    if found is None:
+        raise ConnectionResetError("the client is gone")
+    return found
 
 
 class DeviceHttp:
@@ -38,14 +72,22 @@ class DeviceHttp:
         ota: OtaService,
         ready: Callable[[], bool],
         routes: Sequence[web.RouteDef] = (),
+        tls: ssl.SSLContext | None = None,
+        uploads: Sequence[web.RouteDef] = (),
     ) -> None:
-        """``ready`` says whether devices can be served; ``routes`` are those of other services on this port."""
+        """``ready`` says whether devices can be served; ``routes`` are those of other services on this port.
+
+        ``uploads`` are routes whose handlers take in the body themselves and say how large it may be, with
+        `delivery_of`. All other bodies are small, and read before their handler runs.
+        """
+        self._tls = tls
         self._limits = settings.server.limits
         self._ota = ota
         self._ready = ready
         self._waiting: dict[object, _Connection] = {}
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
+        self._upload_handlers = frozenset(route.handler for route in uploads)
         self._routes = [
             *(
                 web.route(method, path, handler)
@@ -55,6 +97,7 @@ class DeviceHttp:
             web.get("/healthz", self._health),
             web.get("/readyz", self._readiness),
             *routes,
+            *uploads,
         ]
 
     async def start(self, host: str, port: int) -> int:
@@ -68,10 +111,19 @@ class DeviceHttp:
         application.on_response_prepare.append(_finish_headers)
         # Access is logged by the services; devices never compress, and unpacking would be a way to hurt us.
         self._runner = web.AppRunner(
-            application, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S
+            application,
+            access_log=None,
+            auto_decompress=False,
+            shutdown_timeout=SHUTDOWN_S,
+            handler_cancellation=True,  # nobody waits for an answer any more: what makes it can stop
         )
         await self._runner.setup()
-        self._server = await asyncio.get_running_loop().create_server(self._accept, sock=listener)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._accept,
+            sock=listener,
+            ssl=self._tls,
+            ssl_handshake_timeout=self._limits.http_timeout_s if self._tls else None,
+        )
         return actual
 
     async def stop(self) -> None:
@@ -88,27 +140,44 @@ class DeviceHttp:
     def _accept(self) -> asyncio.Protocol:
         assert self._runner is not None
         assert self._runner.server is not None  # set up before we listen
-        if len(self._waiting) >= self._limits.http_connections:
+        if len(self._waiting) >= self._limits.http_connections and not self._make_room():
             return _Refusal()
         return _Connection(
             self._runner.server(),
             self._waiting,
             self._limits.http_timeout_s,
-            HEADER_BYTES + self._limits.http_body_bytes,
+            HEADER_BYTES + self._limits.http_body_bytes + READ_AHEAD_BYTES,
         )
+
+    def _make_room(self) -> bool:
+        """Hang up on the client that has taken longest to say what it wants: honest ones are done in milliseconds."""
+        slowest = next((client for client in self._waiting.items() if client[1].receiving), None)
+        if slowest is None:
+            return False
+        del self._waiting[slowest[0]]
+        slowest[1].close()
+        return True
 
     @web.middleware
     async def _receive(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Take in the whole request before its handler runs, within the connection's deadline."""
+        connection = self._waiting.get(request.protocol)
         try:
-            response = await self._answer(request, handler)
+            if request.match_info.handler in self._upload_handlers:
+                if connection is not None:
+                    request[_DELIVERY] = connection
+                response = await handler(request)
+            else:
+                response = await self._answer(request, handler, connection)
         except web.HTTPException as error:  # a path or method that we do not have
             error.force_close()
             raise
         response.force_close()
         return response
 
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, handler: Handler, connection: _Connection | None
+    ) -> web.StreamResponse:
         try:
             await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -116,17 +185,18 @@ class DeviceHttp:
             return web.Response(status=413, text=f"request body larger than {limit} bytes\n")
         except web.RequestPayloadError:
             return web.Response(status=400, text="unreadable request body\n")
-        connection = self._waiting.get(request.protocol)
         if connection is not None:
             connection.received()
         return await handler(request)
 
     async def _welcome(self, request: web.Request) -> web.Response:
         as_html = "text/html" in request.headers.get("Accept", "")
+        await self._ota.refresh()
         text = self._ota.welcome(_origin(request), as_html)
         return web.Response(text=text, content_type="text/html" if as_html else "text/plain")
 
     async def _discover(self, request: web.Request) -> web.Response:
+        await self._ota.refresh()
         body = self._ota.reply(_origin(request), await request.read())
         return web.Response(body=body, content_type="application/json")
 
@@ -153,6 +223,7 @@ def _origin(request: web.Request) -> RequestOrigin:
         peer_ip=request.remote or "",
         local_ip=local[0] if isinstance(local, tuple) else "",
         secure=request.secure,
+        local_port=local[1] if isinstance(local, tuple) else 0,
     )
 
 
@@ -176,19 +247,29 @@ class _Connection(asyncio.Protocol):
         self._waiting = waiting
         self._timeout_s = timeout_s
         self._bytes_left = max_bytes
-        self._receiving = True
+        self._head_left = HEADER_BYTES
+        self._head_end = b""
+        self.receiving = True
+        """The request is not complete yet."""
         self._deadline: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
+    def extend(self, max_bytes: int, timeout_s: float) -> None:
+        """Let this much more come, from now on."""
+        if self.receiving and self._deadline is not None:
+            self._bytes_left = max_bytes
+            self._deadline.cancel()
+            self._deadline = asyncio.get_running_loop().call_later(timeout_s, self.close)
+
     def received(self) -> None:
         """The request is complete: no more deadline."""
-        self._receiving = False
+        self.receiving = False
         if self._deadline is not None:
             self._deadline.cancel()
 
     def close(self) -> None:
         """Hang up on a client whose request is not complete."""
-        if self._receiving and self._transport is not None:
+        if self.receiving and self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -203,12 +284,26 @@ class _Connection(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._receiving:
+        if self.receiving:
             self._bytes_left -= len(data)
-            if self._bytes_left < 0:
+            if self._bytes_left < 0 or self._head_is_too_long(data):
                 self.close()
                 return
         self._inner.data_received(data)
+
+    def _head_is_too_long(self, data: bytes) -> bool:
+        """Follow the request to the end of its header block: only behind it may come more than a little."""
+        if self._head_left <= 0:
+            return False
+        seen = self._head_end + data
+        end = seen.find(b"\r\n\r\n")
+        if end >= 0:
+            too_long = end - len(self._head_end) > self._head_left
+            self._head_left = 0
+            return too_long
+        self._head_left -= len(data)
+        self._head_end = seen[-3:]
+        return self._head_left <= 0
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import datetime
 import html
+import re
 import time
 from collections.abc import Callable
+from operator import itemgetter
+from typing import Final
 
 from loguru import logger
 
 from mynah.config import Settings
-from mynah.net.address import RequestOrigin, websocket_address
+from mynah.net.address import RequestOrigin, http_address
+from mynah.net.firmware import DOWNLOAD_PATH, FirmwareFolder
+from mynah.net.placement import placement_of
+from mynah.security.binding import Bindings
 from mynah.security.tokens import Authenticator, normal_device_id
+from mynah.texts import languages, text
+from mynah.texts.catalog import FALLBACK
 from mynah.wire.ota import (
     MAX_FIELD_CHARS,
+    Activation,
+    Firmware,
     OtaReply,
     OtaRequest,
     ServerTime,
     WebsocketSettings,
     encode_reply,
+    is_newer,
     no_update,
     parse_request,
 )
@@ -28,24 +39,26 @@ _log = logger.bind(tag="ota")
 WIRE_VERSION = 1
 """Framing handed to devices: plain Opus. Sent every time, because devices keep the last value they got."""
 
-_PLAIN = """\
-Mynah is running.
-
-This is the address that devices ask at boot (the OTA address). It works.
-It hands out this WebSocket address: {address}
-Access token: {token}
-
-Something wrong with the address? Set server.websocket, or server.trusted_proxies behind a reverse proxy.
-"""
-_PAGE = """\
+_QUALITY: Final = re.compile(r"\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*")
+_PAGE: Final = """\
 <!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Mynah</title></head>
-<body><h1>Mynah is running</h1>
-<p>This is the address that devices ask at boot (the OTA address). It works.</p>
-<p>It hands out this WebSocket address: <code>{address}</code></p>
-<p>Access token: {token}</p>
-<p>Something wrong with the address? Set <code>server.websocket</code>,
-or <code>server.trusted_proxies</code> behind a reverse proxy.</p>
+<html lang="{language}"><head><meta charset="utf-8"><title>Mynah</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem }}
+h1 {{ font-size: 1.5rem }}
+dt {{ opacity: .7; margin-top: .8rem }}
+dd {{ margin: 0 }}
+code {{ overflow-wrap: anywhere }}
+footer {{ opacity: .7; margin-top: 2rem; font-size: .9rem }}
+</style></head>
+<body><h1>{title}</h1>
+<p>{purpose}</p>
+<dl>
+{rows}
+</dl>
+<footer>{hint}</footer>
 </body></html>
 """
 
@@ -59,40 +72,92 @@ class OtaService:
         websocket_port: int,
         authenticator: Authenticator,
         clock: Callable[[], float] = time.time,
+        *,
+        bindings: Bindings | None = None,
+        firmware: FirmwareFolder | None = None,
     ) -> None:
-        """``websocket_port`` is the port really listened on; ``clock`` gives seconds since the epoch."""
+        """``websocket_port`` is the port really listened on; ``clock`` gives seconds since the epoch.
+
+        ``bindings`` None: devices need no owner. ``firmware`` None: none is offered.
+        """
         self._settings = settings
         self._authenticator = authenticator
-        self._websocket_port = websocket_port
+        self._placement = placement_of(settings, websocket_port)
         self._clock = clock
+        self._bindings = bindings
+        self._firmware = firmware
+
+    async def refresh(self) -> None:
+        """Take note of new firmware, if it was not looked for lately. Takes a second at most."""
+        if self._firmware is not None:
+            await self._firmware.refresh()
 
     def reply(self, origin: RequestOrigin, body: bytes) -> bytes:
         """Answer one device with JSON. Needs neither a body nor a Device-Id."""
         request = parse_request(origin.headers, body)
         device_id = request.device_id or _told_id(origin.headers.get("device-id", ""))
-        address = self.address(origin)
+        address = self._placement.websocket_url(device_id, origin)
         reply = OtaReply(
             server_time=self._server_time(),
-            firmware=no_update(request.app_version),
+            firmware=self._firmware_for(request, origin),
             websocket=WebsocketSettings(
                 url=address,
                 token=self._authenticator.token_for(device_id, request.client_id),
                 version=WIRE_VERSION,
             ),
+            activation=self._activation_for(request, device_id),
         )
-        _note(request, device_id, address)
+        waits = "waits to be bound: type `bind` and the code it shows into this server's terminal"
+        _note(request, device_id, waits if reply.activation is not None else f"sent to {address}")
         return encode_reply(reply, request.app_version)
 
-    def address(self, origin: RequestOrigin) -> str:
-        """Return the WebSocket address for whoever sent this request."""
-        return websocket_address(self._settings, origin, self._websocket_port)
-
     def welcome(self, origin: RequestOrigin, as_html: bool) -> str:
-        """Say to a person, in plain text or HTML, that the service is up and which address it hands out."""
-        template = _PAGE if as_html else _PLAIN
-        token = "handed out with it" if self._authenticator.required else "not needed"
-        address = self.address(origin)
-        return template.format(address=html.escape(address) if as_html else address, token=token)
+        """Say to a person, in plain text or HTML, that the service is up and what it hands out.
+
+        In the first language of the browser that there are texts in.
+        """
+        language = accepted_language(origin.headers.get("accept-language", ""))
+        title, purpose = text("ota_page_title", language), text("ota_page_purpose", language)
+        hint = text("ota_page_hint", language, proxies="server.trusted_proxies")
+        facts = self._facts(origin, language)
+        if not as_html:
+            lines = [title, "", purpose, "", *(f"{name}: {value}" for name, value in facts), "", hint]
+            return "\n".join(lines) + "\n"
+        rows = "\n".join(f"<dt>{html.escape(name)}</dt><dd>{_marked_up(value)}</dd>" for name, value in facts)
+        return _PAGE.format(
+            language=language,
+            title=html.escape(title),
+            purpose=html.escape(purpose),
+            rows=rows,
+            hint=html.escape(hint),
+        )
+
+    def _facts(self, origin: RequestOrigin, language: str) -> list[tuple[str, str]]:
+        token = "required" if self._authenticator.required else "not_required"
+        binding = "open" if self._bindings is None else "code"
+        count = 0 if self._firmware is None else len(self._firmware)
+        return [
+            (text("ota_page_address", language), self._placement.websocket_url("", origin)),
+            (text("ota_page_token", language), text(f"ota_page_token_{token}", language)),
+            (text("ota_page_binding", language), text(f"ota_page_binding_{binding}", language)),
+            (text("ota_page_firmware", language), str(count)),
+        ]
+
+    def _firmware_for(self, request: OtaRequest, origin: RequestOrigin) -> Firmware:
+        image = None if self._firmware is None else self._firmware.newest(request.board_type)
+        if image is None or not is_newer(image.version, request.app_version):
+            return no_update(request.app_version)
+        url = http_address(self._settings, origin, DOWNLOAD_PATH + image.name)
+        _log.info("{} {} is offered {}", request.board_type, request.app_version, image.name)
+        return Firmware(image.version, url)
+
+    def _activation_for(self, request: OtaRequest, device_id: str) -> Activation | None:
+        waits = self._authenticator.awaits_owner(device_id, request.client_id)
+        if self._bindings is None or not waits or not device_id:
+            return None  # without an id there is nothing to bind
+        offer = self._bindings.offer(device_id, request.client_id)
+        language = accepted_language(request.language)
+        return Activation(offer.code, text("activation", language, code=offer.code), offer.challenge)
 
     def _server_time(self) -> ServerTime:
         now = self._clock()
@@ -101,16 +166,34 @@ class OtaService:
         return ServerTime(timestamp=int(now * 1000), timezone_offset=minutes)
 
 
+def _marked_up(value: str) -> str:
+    escaped = html.escape(value)
+    return f"<code>{escaped}</code>" if "://" in value else escaped
+
+
 def _told_id(text: str) -> str:
     """Return an id that is not a MAC address as its device will present it again, bounded and printable."""
     return normal_device_id("".join(c for c in text[:MAX_FIELD_CHARS] if c.isprintable()))
 
 
-def _note(request: OtaRequest, device_id: str, address: str) -> None:
+def accepted_language(header: str) -> str:
+    """Return the first language of an Accept-Language header that there are texts in; English without any."""
+    ranked: list[tuple[float, str]] = []
+    for item in header.split(","):
+        tag, _, quality = item.partition(";")
+        match = _QUALITY.fullmatch(quality)
+        ranked.append(
+            (-float(match[1]) if match else -1.0, tag.strip().replace("_", "-").split("-")[0].lower())
+        )
+    known = (language for _, language in sorted(ranked, key=itemgetter(0)) if language in languages())
+    return next(known, FALLBACK)
+
+
+def _note(request: OtaRequest, device_id: str, outcome: str) -> None:
     _log.info(
-        "{} ({} {}) asked at boot, sent to {}",
+        "{} ({} {}) asked at boot, {}",
         device_id or "a device without id",
         request.board_name or request.board_type or "unknown board",
         request.app_version or "unknown version",
-        address,
+        outcome,
     )

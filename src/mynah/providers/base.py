@@ -263,6 +263,40 @@ class LlmProvider(Provider[OptionsT]):
         raise NotImplementedError
 
 
+# ---------------------------------------------------------------- VLLM
+
+
+class VllmCapabilities(msgspec.Struct, frozen=True):
+    """What a vision model can do."""
+
+    media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
+    """Formats it can read."""
+
+
+class VisionRequest(msgspec.Struct, frozen=True):
+    """One picture and what is asked about it."""
+
+    image: bytes
+    """The file as it is, in the format ``media_type`` says."""
+    media_type: str
+    question: str
+    language: str = "en"
+    """Language of the answer: ``en`` or ``zh``."""
+
+
+class VllmProvider(Provider[OptionsT]):
+    """A vision model: it answers questions about pictures."""
+
+    @property
+    def capabilities(self) -> VllmCapabilities:
+        """What this model can do."""
+        raise NotImplementedError
+
+    async def describe(self, request: VisionRequest) -> str:
+        """Return the answer, never empty. Cancelling ends the request. Raises ProviderError."""
+        raise NotImplementedError
+
+
 # ---------------------------------------------------------------- TTS
 
 

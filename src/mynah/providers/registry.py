@@ -30,6 +30,7 @@ from mynah.providers.base import (
     ProviderOptions,
     TtsProvider,
     VadProvider,
+    VllmProvider,
 )
 
 GROUP = "mynah.providers"
@@ -46,6 +47,8 @@ _BUILT_INS: Mapping[str, str] = {
     "LLM.builtin": "mynah.providers.llm.builtin:BuiltinLlm",
     "LLM.openai": "mynah.providers.llm.openai:OpenAiLlm",
     "LLM.fake": "mynah.providers.llm.fake:FakeLlm",
+    "VLLM.openai": "mynah.providers.vllm.openai:OpenAiVllm",
+    "VLLM.fake": "mynah.providers.vllm.fake:FakeVllm",
     "TTS.espeak": "mynah.providers.tts.espeak:EspeakTts",
     "TTS.fake": "mynah.providers.tts.fake:FakeTts",
     "Memory.nomem": "mynah.providers.memory.nomem:NoMemory",
@@ -57,6 +60,7 @@ _INTERFACES: Mapping[Kind, type[Provider[Any]]] = {
     Kind.VAD: VadProvider,
     Kind.ASR: AsrProvider,
     Kind.LLM: LlmProvider,
+    Kind.VLLM: VllmProvider,
     Kind.TTS: TtsProvider,
     Kind.MEMORY: MemoryProvider,
     Kind.INTENT: IntentProvider,

@@ -1,7 +1,7 @@
 """Wrappers that give every provider the same manners: a bounded wait, a few retries, one family of errors.
 
-`GuardedAsr`, `GuardedLlm` and `GuardedTts` have the interface of what they wrap. `BatchAsr` makes a recogniser
-that wants the whole utterance at once into one that is fed a stream.
+`GuardedAsr`, `GuardedLlm`, `GuardedVllm` and `GuardedTts` have the interface of what they wrap. `BatchAsr` makes
+a recogniser that wants the whole utterance at once into one that is fed a stream.
 
 Retries share the budget of the first result: however often a model or voice is tried, nobody waits longer
 than ``first_timeout_s`` for it. A recogniser gets that long per try, because its audio is kept.
@@ -33,6 +33,9 @@ from mynah.providers.base import (
     TtsCapabilities,
     TtsProvider,
     TtsRequest,
+    VisionRequest,
+    VllmCapabilities,
+    VllmProvider,
 )
 
 T = TypeVar("T")
@@ -44,6 +47,8 @@ LLM_FIRST_TIMEOUT_S = 10.0
 """From the request to the first piece of text or tool call."""
 LLM_STALL_TIMEOUT_S = 10.0
 """Between two pieces."""
+VLLM_TIMEOUT_S = 25.0
+"""From the picture to the whole answer: a device does nothing else while it waits, and gives up after 30 s."""
 TTS_FIRST_TIMEOUT_S = 5.0
 """From the sentence to its first audio."""
 TTS_STALL_TIMEOUT_S = 5.0
@@ -181,7 +186,7 @@ def _pause_before_retry(error: ProviderError, left_s: float) -> float | None:
 
 
 class _Guard(Provider[ProviderOptions]):
-    """What the three guards share: starting and stopping the provider inside."""
+    """What the guards share: starting and stopping the provider inside."""
 
     def __init__(self, inner: Provider[Any]) -> None:
         super().__init__(inner.name, inner.options)
@@ -373,6 +378,43 @@ class GuardedLlm(_Guard, LlmProvider[ProviderOptions]):
         return _guarded(
             self.name, lambda: self._llm.generate(request), self.first_timeout_s, self.stall_timeout_s
         )
+
+
+class GuardedVllm(_Guard, VllmProvider[ProviderOptions]):
+    """A vision model that answers within ``timeout_s``, a retry included."""
+
+    def __init__(self, inner: VllmProvider[Any], *, timeout_s: float = VLLM_TIMEOUT_S) -> None:
+        super().__init__(inner)
+        self._vllm = inner
+        self.timeout_s = timeout_s
+
+    @property
+    def capabilities(self) -> VllmCapabilities:
+        """Those of the model inside."""
+        return self._vllm.capabilities
+
+    async def describe(self, request: VisionRequest) -> str:
+        """Return the answer of the model inside. Raises ProviderError only."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout_s
+        for left in reversed(range(STREAM_TRIES)):
+            try:
+                return await self._try(request, deadline)
+            except ProviderError as error:
+                pause = _pause_before_retry(error, deadline - loop.time())
+                if left == 0 or pause is None:
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _try(self, request: VisionRequest, deadline: float) -> str:
+        with provider_errors(self.name):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await self._vllm.describe(request)
+            except TimeoutError as error:
+                message = f"no answer within {self.timeout_s:.1f} s"
+                raise ProviderTimeoutError(message, provider=self.name) from error
 
 
 class GuardedTts(_Guard, TtsProvider[ProviderOptions]):

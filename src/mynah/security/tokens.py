@@ -41,7 +41,8 @@ def normal_device_id(text: str) -> str:
     return text.replace("-", ":").replace("_", ":") if _MAC.fullmatch(text) else text
 
 
-def _normal_client_id(text: str) -> str:
+def normal_client_id(text: str) -> str:
+    """Return a Client-Id as it is compared."""
     return text.strip()[:MAX_ID_CHARS].rstrip()
 
 
@@ -60,7 +61,7 @@ class TokenIssuer:
         ``now`` is in seconds since the epoch. The token is plain ASCII without spaces, about 60 characters.
         """
         stamp = int(time.time() if now is None else now)
-        device_id, client_id = normal_device_id(device_id), _normal_client_id(client_id)
+        device_id, client_id = normal_device_id(device_id), normal_client_id(client_id)
         scope = ("d" if device_id else "") + ("c" if client_id else "") or "-"
         return f"{stamp}.{scope}.{self._sign(stamp, scope, device_id, client_id)}"
 
@@ -70,15 +71,15 @@ class TokenIssuer:
         if len(token) > MAX_TOKEN_CHARS or len(parts) != 3:
             return False
         stamp_text, scope, signature = parts
-        # Digits only, and only ASCII ones: int() would take a sign, blanks, underscores and other scripts.
-        if not re.fullmatch(r"[0-9]{1,12}", stamp_text) or scope not in {"d", "c", "dc", "-"}:
+        # As we write it, in ASCII digits: int() would take a sign, zeros, blanks, underscores and other scripts.
+        if not re.fullmatch(r"0|[1-9][0-9]{0,11}", stamp_text) or scope not in {"d", "c", "dc", "-"}:
             return False
         stamp = int(stamp_text)
         expected = self._sign(
             stamp,
             scope,
             normal_device_id(device_id) if "d" in scope else "",
-            _normal_client_id(client_id) if "c" in scope else "",
+            normal_client_id(client_id) if "c" in scope else "",
         )
         genuine = hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
         moment = time.time() if now is None else now
@@ -155,6 +156,7 @@ class AuthReason(enum.StrEnum):
     ALLOWED_DEVICE = "listed in server.auth.allowed_devices"
     NAMED_TOKEN = "presented a token of server.auth.tokens"  # noqa: S105 - a sentence
     ISSUED_TOKEN = "presented a token from the OTA reply"  # noqa: S105 - a sentence
+    NOT_BOUND = "is not bound yet, type `bind` and the code it shows into the server's terminal"
     NO_TOKEN = "presented no token"  # noqa: S105 - a sentence
     WRONG_TOKEN = "presented a wrong or expired token"  # noqa: S105 - a sentence
 
@@ -175,12 +177,21 @@ class Authenticator:
     connects from this machine without forwarding headers is let in without one: the tools on the box itself.
     A reverse proxy on the same machine must therefore set ``X-Forwarded-For`` or ``Forwarded``, as all common
     ones do; ``enabled: true`` makes no exception at all.
+
+    With ``server.binding: code`` a device must have an owner besides, wherever it connects from and whether tokens
+    are needed or not. Fixed tokens and ``allowed_devices`` were handed out by the owner, so they need no code.
     """
 
     def __init__(
-        self, settings: Settings, issuer: TokenIssuer, clock: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        issuer: TokenIssuer,
+        clock: Callable[[], float] = time.time,
+        is_bound: Callable[[str, str], bool] | None = None,
     ) -> None:
+        """``is_bound`` says of a Device-Id and Client-Id whether it has an owner; None: owners are not asked for."""
         auth = settings.server.auth
+        self._is_bound = is_bound
         self._issuer = issuer
         self._clock = clock
         self._auto = auth.enabled == "auto"
@@ -193,12 +204,19 @@ class Authenticator:
         """Whether devices need a token, so that the OTA reply should carry one."""
         return self._required
 
+    def awaits_owner(self, device_id: str, client_id: str) -> bool:
+        """Say whether this device stays outside until its code has been typed in."""
+        if self._is_bound is None or self._is_allowed(device_id):
+            return False
+        return not self._is_bound(device_id, client_id)
+
     def token_for(self, device_id: str, client_id: str) -> str:
         """Return what the OTA reply hands to this device: a token, or nothing when none is needed.
 
-        Who tells no id gets none either: such a token would be good for every device.
+        Who tells no id gets none either: such a token would be good for every device. Nor does a device that has
+        no owner yet.
         """
-        if not self._required or not (device_id or client_id):
+        if not self._required or not (device_id or client_id) or self.awaits_owner(device_id, client_id):
             return ""
         return self._issuer.issue(device_id, client_id, self._clock())
 
@@ -215,13 +233,18 @@ class Authenticator:
         ``authorization`` is ``Bearer <token>`` or the bare token, from the header or a query parameter.
         ``forwarded`` says that the request carries forwarding headers, trusted or not.
         """
+        token = _bearer(authorization)
+        if self.awaits_owner(device_id, client_id):
+            name = self._named_token(token) if token else None
+            if name is None:
+                return AuthResult(False, AuthReason.NOT_BOUND)
+            return AuthResult(True, AuthReason.NAMED_TOKEN, name)
         if not self._required:
             return AuthResult(True, AuthReason.AUTH_OFF)
         if self._auto and not forwarded and is_loopback(peer_ip):
             return AuthResult(True, AuthReason.LOOPBACK)
-        if device_id and normal_device_id(device_id) in self._allowed:
+        if self._is_allowed(device_id):
             return AuthResult(True, AuthReason.ALLOWED_DEVICE)
-        token = _bearer(authorization)
         if not token:
             return AuthResult(False, AuthReason.NO_TOKEN)
         name = self._named_token(token)
@@ -230,6 +253,9 @@ class Authenticator:
         if self._issuer.verify(token, device_id, client_id, self._clock()):
             return AuthResult(True, AuthReason.ISSUED_TOKEN)
         return AuthResult(False, AuthReason.WRONG_TOKEN)
+
+    def _is_allowed(self, device_id: str) -> bool:
+        return bool(device_id) and normal_device_id(device_id) in self._allowed
 
     def _named_token(self, token: str) -> str | None:
         found: str | None = None

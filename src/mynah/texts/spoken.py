@@ -40,7 +40,8 @@ def number(value: Fraction | float, language: str, decimals: int = 4) -> tuple[s
 
 
 def _scientific(value: Fraction, language: str) -> tuple[str, bool]:
-    exponent = len(str(int(value))) - 1 if value >= 1 else math.floor(math.log10(value))
+    # Counted in digits: the logarithm of a number too small for a float does not exist.
+    exponent = len(str(int(value))) - 1 if value >= 1 else -len(str(math.ceil(1 / value) - 1))
     mantissa = round(value / Fraction(10) ** exponent, 2)
     if mantissa == 10:
         mantissa, exponent = Fraction(1), exponent + 1

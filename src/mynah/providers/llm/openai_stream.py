@@ -70,8 +70,8 @@ class SseDecoder:
         name, _, value = line.partition(b":")
         if name != b"data":  # comments (keep-alive), event, id, retry
             return
-        if self._data and _is_complete("\n".join(self._data)):
-            self._dispatch(events)  # a server that leaves out the empty lines
+        if len(self._data) == 1 and _is_complete(self._data[0]):
+            self._dispatch(events)  # a server that leaves out the empty lines; it does not break its JSON into lines
         text = value.removeprefix(b" ").decode("utf-8", errors="replace")
         self._data.append(text)
         self._size += len(line)
@@ -88,7 +88,7 @@ def _is_complete(text: str) -> bool:
         return True
     try:
         msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True
 
@@ -204,7 +204,7 @@ class ReplyDecoder:
             return []
         try:
             event = self._decoder.decode(data)
-        except msgspec.DecodeError as error:  # includes ValidationError
+        except (msgspec.DecodeError, RecursionError) as error:  # includes ValidationError
             raise ProviderProtocolError(f"not a chat completion chunk ({error}): {data[:200]!r}") from error
         if event.error is not None:
             raise error_in_body(event.error)

@@ -1,0 +1,255 @@
+"""Binding: which devices have an owner, and the codes by which an owner takes hold of a new one.
+
+An unknown device shows six digits. Whoever runs the server reads them off the device and types them in, which
+proves that device and operator are in the same hands. Nobody can try out codes from outside: they are taken from
+the operator's own terminal only, so there is no limit on wrong ones.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import msgspec
+from loguru import logger
+
+from mynah.errors import ConfigError, MynahError
+from mynah.security.tokens import normal_client_id, normal_device_id
+
+CODE_DIGITS: Final = 6
+"""Firmware speaks them one by one; more would be a burden to type."""
+CODE_LIFETIME_S: Final = 600.0
+"""How long a code may be typed in: time to walk to a computer, too short to be found on an old photo."""
+RENEW_S: Final = 60.0
+"""A code with less time left than this is replaced when the device asks again, so none expires in the typing."""
+MAX_PENDING: Final = 1000
+"""Codes waiting to be typed: few enough that a mistyped one practically never hits another (one in a thousand).
+Overflow policy: the oldest goes; its device gets a new one when it asks again, which it does within a minute."""
+MAX_BOUND: Final = 100_000
+"""Devices with an owner, about 200 bytes each in the file, which is written as a whole. Overflow policy: `bind`
+refuses."""
+MAX_NAME_CHARS: Final = 64
+"""Names appear in lists and logs."""
+
+_log = logger.bind(tag="binding")
+
+Identity: TypeAlias = tuple[str, str]
+"""Device-Id and Client-Id, as they are compared."""
+
+
+class BindingError(MynahError):
+    """A code or device cannot be bound or unbound. The message is for the operator."""
+
+    code = "binding"
+
+
+class BoundDevice(msgspec.Struct, frozen=True):
+    """A device with an owner."""
+
+    device_id: str
+    client_id: str
+    """The random id that the device made for itself: unlike a MAC address, neighbours cannot know it."""
+    name: str
+    challenge: str
+    """What the device was told together with its code, and tells when it asks whether it is bound."""
+    bound_at: int
+    """Seconds since 1970 UTC."""
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What an unbound device is told to show (``code``) and to repeat (``challenge``)."""
+
+    code: str
+    challenge: str
+    expires_at: float
+    """By the clock given to `Bindings`, in s."""
+
+
+class Bindings:
+    """Devices with an owner, and codes of those without. Not thread-safe: use from the event loop."""
+
+    def __init__(
+        self,
+        bound: Iterable[BoundDevice] = (),
+        changed: Callable[[tuple[BoundDevice, ...]], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``changed`` is given all bound devices after every change; ``clock`` gives seconds since the epoch."""
+        self._bound = {device.device_id: device for device in bound}
+        self._changed = changed
+        self._clock = clock
+        self._offers: dict[Identity, Offer] = {}  # in the order of expiry, as all live equally long
+        self._by_code: dict[str, Identity] = {}
+
+    def __len__(self) -> int:
+        return len(self._bound)
+
+    def __iter__(self) -> Iterator[BoundDevice]:
+        return iter(tuple(self._bound.values()))
+
+    @property
+    def pending(self) -> int:
+        """How many devices wait for their code to be typed in."""
+        self._expire()
+        return len(self._offers)
+
+    def is_bound(self, device_id: str, client_id: str) -> bool:
+        """Say whether this device has an owner. One whose flash was erased has a new Client-Id and has none."""
+        device = self._bound.get(normal_device_id(device_id))
+        return device is not None and device.client_id == normal_client_id(client_id)
+
+    def is_activated(self, device_id: str, client_id: str, challenge: str) -> bool:
+        """Say whether this device has been bound; a ``challenge``, if it tells one, must be that of its offer."""
+        if not self.is_bound(device_id, client_id):
+            return False
+        expected = self._bound[normal_device_id(device_id)].challenge
+        return not challenge or secrets.compare_digest(challenge.encode(), expected.encode())
+
+    def offer(self, device_id: str, client_id: str) -> Offer:
+        """Return the code of an unbound device: the same one every time until it is about to expire."""
+        self._expire()
+        identity = (normal_device_id(device_id), normal_client_id(client_id))
+        known = self._offers.get(identity)
+        if known is not None:
+            if known.expires_at - self._clock() >= RENEW_S:
+                return known
+            self._withdraw(identity)
+        elif len(self._offers) >= MAX_PENDING:
+            self._withdraw(next(iter(self._offers)))
+        made = Offer(self._unused_code(), secrets.token_hex(16), self._clock() + CODE_LIFETIME_S)
+        self._offers[identity] = made
+        self._by_code[made.code] = identity
+        return made
+
+    def bind(self, code: str, name: str = "") -> BoundDevice:
+        """Give the device that shows this code an owner, and return it. Raises BindingError.
+
+        A device that was bound before under another Client-Id is bound anew.
+        """
+        self._expire()
+        identity = self._by_code.get(code)
+        if identity is None:
+            raise BindingError(
+                f"no device shows the code {code[:20]} (any more): read it off the device again"
+            )
+        if len(self._bound) >= MAX_BOUND and identity[0] not in self._bound:
+            raise BindingError(f"{MAX_BOUND} devices are bound, which is as many as there may be: unbind one")
+        offer = self._withdraw(identity)
+        name = "".join(char for char in name if char.isprintable()).strip()[:MAX_NAME_CHARS]
+        device = BoundDevice(*identity, name, offer.challenge, int(self._clock()))
+        self._bound[device.device_id] = device
+        self._tell()
+        return device
+
+    def unbind(self, device_id: str) -> BoundDevice:
+        """Take away a device's owner and return what it was. Raises BindingError."""
+        device = self._bound.pop(normal_device_id(device_id), None)
+        if device is None:
+            raise BindingError(f"{device_id[:MAX_NAME_CHARS]} is not bound; `devices` lists those that are")
+        self._tell()
+        return device
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed(tuple(self._bound.values()))
+
+    def _unused_code(self) -> str:
+        while True:  # a thousandth of all codes is in use at most
+            code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}"
+            if code not in self._by_code:
+                return code
+
+    def _withdraw(self, identity: Identity) -> Offer:
+        offer = self._offers.pop(identity)
+        del self._by_code[offer.code]
+        return offer
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._offers:
+            identity, oldest = next(iter(self._offers.items()))
+            if oldest.expires_at > now:
+                return
+            self._withdraw(identity)
+
+
+# ---------------------------------------------------------------- kept on disk
+
+
+class _Kept(msgspec.Struct):
+    devices: list[BoundDevice]
+    version: int = 1
+
+
+class BindingFile:
+    """The bound devices as a file, which is replaced as a whole: a crash leaves the old one or the new one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer = ThreadPoolExecutor(1, "bindings")
+        self._lock = threading.Lock()
+        self._latest: tuple[BoundDevice, ...] | None = None
+
+    def read(self) -> list[BoundDevice]:
+        """Return the bound devices; none without a file. Raises ConfigError when it cannot be used."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=_Kept).devices
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ConfigError(
+                f"the bound devices, {self._path}, cannot be read ({error.strerror}): give the server access"
+            ) from None
+        except (msgspec.DecodeError, UnicodeError):
+            raise ConfigError(
+                f"{self._path} is damaged: put back a copy, or delete it and bind the devices again"
+            ) from None
+
+    def save(self, bound: tuple[BoundDevice, ...]) -> None:
+        """Write on a thread of its own. Of several states that wait to be written, only the last one is."""
+        with self._lock:
+            idle, self._latest = self._latest is None, bound
+        if idle:
+            self._writer.submit(self._write_latest)
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        self._writer.shutdown(wait=True)
+
+    def _write_latest(self) -> None:
+        with self._lock:
+            bound, self._latest = self._latest, None
+        assert bound is not None
+        try:
+            _replace(self._path, msgspec.json.format(msgspec.json.encode(_Kept(list(bound))), indent=1))
+        except OSError as error:
+            _log.error(
+                "{} cannot be written ({}): bindings made now are lost at the next restart",
+                self._path,
+                error.strerror,
+            )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else a power cut may bring the old file back
+    finally:
+        os.close(folder)
