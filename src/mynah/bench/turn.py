@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import uvloop
 
 from mynah.bench.report import Result, distribution
@@ -36,36 +37,48 @@ TURNS = 30
 _QUESTION = "What time is it?"
 _ANSWER_TIMEOUT_S = 10.0
 _START_TIMEOUT_S = 30.0
+_HEARD_S = 0.2
+"""What is heard of an answer before it is cut off: by then its frames leave one by one."""
 _PAUSE_S = 0.3
 """Between two turns, so that what one leaves behind does not count for the next."""
 
 
+class _Times(msgspec.Struct, frozen=True):
+    """One turn, in ms."""
+
+    first_audio: float
+    """From the end of the user's speech."""
+    last_frame: float
+    """From the interruption to the last frame that came after it; 0 when none did."""
+    stop: float
+    """From the interruption to ``tts stop``."""
+
+
 class _Watch(Observer):
-    """Notes the first audio and the end of each reply."""
+    """Notes the first and the last audio and the end of each reply."""
 
     def __init__(self) -> None:
         self.first_audio: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self.stopped = asyncio.Event()
+        self.stopped: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.last_audio_at = 0.0
 
     def renew(self) -> None:
         """Get ready for the next turn."""
         self.first_audio = asyncio.get_running_loop().create_future()
-        self.stopped.clear()
+        self.stopped = asyncio.get_running_loop().create_future()
 
     def on_audio(self, direction: Direction, packet: bytes, at_s: float) -> None:  # noqa: ARG002
-        """Note the first packet of the reply."""
-        if direction is Direction.DOWN and not self.first_audio.done():
-            self.first_audio.set_result(at_s)
+        """Note a packet of the reply."""
+        if direction is Direction.DOWN:
+            self.last_audio_at = at_s
+            if not self.first_audio.done():
+                self.first_audio.set_result(at_s)
 
-    def on_message(
-        self,
-        direction: Direction,
-        message: DeviceMessage | ReceivedMessage,
-        at_s: float,  # noqa: ARG002
-    ) -> None:
+    def on_message(self, direction: Direction, message: DeviceMessage | ReceivedMessage, at_s: float) -> None:
         """Note the end of the reply."""
-        if direction is Direction.DOWN and isinstance(message, Tts) and message.state == "stop":
-            self.stopped.set()
+        ended = direction is Direction.DOWN and isinstance(message, Tts) and message.state == "stop"
+        if ended and not self.stopped.done():
+            self.stopped.set_result(at_s)
 
 
 def turns() -> Iterator[Result]:
@@ -86,17 +99,22 @@ def turns() -> Iterator[Result]:
             finally:
                 server.terminate()
     note = f"turn: the fakes' delays up to the first audio are {delays:g} ms"
-    yield distribution("turn, manual", "listen stop → first audio", "ms", manual, note)
-    yield distribution("turn, manual", "above the fakes' delays", "ms", [value - delays for value in manual])
+    first = [times.first_audio for times in manual]
+    yield distribution("turn, manual", "listen stop → first audio", "ms", first, note)
+    yield distribution("turn, manual", "above the fakes' delays", "ms", [value - delays for value in first])
     vad = cast(VadProvider[Any], registry.create(Kind.VAD, *settings.entry(Kind.VAD)))
     silence = vad.capabilities.min_silence_ms
     note = (
         f"turn, auto: the delays are the fakes' {delays:g} ms and {silence} ms of silence; "
         "waiting for whole packets (60 ms) and decisions (32 ms) and Silero's own reluctance come on top"
     )
-    yield distribution("turn, auto", "end of speech → first audio", "ms", auto, note)
-    above = [value - delays - silence for value in auto]
-    yield distribution("turn, auto", "above the delays", "ms", above)
+    first = [times.first_audio for times in auto]
+    yield distribution("turn, auto", "end of speech → first audio", "ms", first, note)
+    yield distribution("turn, auto", "above the delays", "ms", [value - delays - silence for value in first])
+    note = "interrupt: sent in the middle of a reply; a last frame of 0 ms means that none came any more"
+    last = [times.last_frame for times in manual + auto]
+    yield distribution("interrupt", "abort → last frame of the old reply", "ms", last, note)
+    yield distribution("interrupt", "abort → tts stop", "ms", [times.stop for times in manual + auto])
 
 
 def fakes_file() -> Path:
@@ -133,8 +151,8 @@ def _ready_url(server: subprocess.Popen[str]) -> str:
     return line.split()[1].removeprefix("ws=")
 
 
-async def _converse(url: str, mode: ListenMode, speech: bytes) -> list[float]:
-    """Hold a conversation and return the time to the first audio of each turn, in ms."""
+async def _converse(url: str, mode: ListenMode, speech: bytes) -> list[_Times]:
+    """Hold a conversation and return the times of each turn."""
     watch = _Watch()
     device = SimulatedDevice(observer=watch, record=False)
     async with asyncio.timeout(_START_TIMEOUT_S):
@@ -153,8 +171,8 @@ async def _converse(url: str, mode: ListenMode, speech: bytes) -> list[float]:
 
 async def _turn(
     device: SimulatedDevice, microphone: Microphone, watch: _Watch, mode: ListenMode, speech: bytes
-) -> float:
-    """Ask, wait for the first sound of the answer, cut it off."""
+) -> _Times:
+    """Ask, wait for the first sound of the answer, let some of it be heard, cut it off."""
     watch.renew()
     utterance = microphone.say(speech)
     if not device.mic_open:
@@ -167,14 +185,18 @@ async def _turn(
         else:
             asked = utterance.ended_at or time.monotonic()
         heard = await watch.first_audio
+        await asyncio.sleep(_HEARD_S)
+        aborted = time.monotonic()
         device.abort()
-        await watch.stopped.wait()
+        stopped = await watch.stopped
         while (
             mode is ListenMode.AUTO and not device.mic_open
         ):  # it listens again when its buffer has played out
             await device.changed()
     await asyncio.sleep(_PAUSE_S)
-    return (heard - asked) * 1000
+    return _Times(
+        (heard - asked) * 1000, max(0.0, watch.last_audio_at - aborted) * 1000, (stopped - aborted) * 1000
+    )
 
 
 def serve(config: str, folder: str) -> int:
