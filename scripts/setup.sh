@@ -44,6 +44,14 @@ if [ "$missing" ]; then
     install_missing || say "without flite, 'mynah talk --text' speaks with eSpeak, which the recogniser understands badly"
 fi
 
+missing=""
+if [ "$what" = dev ]; then
+    need_deb chromium chromium "the test of the web client"
+    if [ "$missing" ]; then
+        install_missing || say "without chromium, the test of examples/web-client.html is skipped"
+    fi
+fi
+
 if [ -f "$stamp" ] && [ "$stamp" -nt pyproject.toml ]; then
     exit 0
 fi

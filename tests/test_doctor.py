@@ -63,6 +63,13 @@ def test_a_taken_port_and_a_wrong_entry_are_told_with_a_remedy(
     assert "will not start" in text
 
 
+def test_a_vision_model_is_looked_at_when_one_is_selected(tmp_path: Path) -> None:
+    assert "VLLM" not in {check.name for check in examine(None, overrides(tmp_path))}
+    more = ("VLLM.v={type: fake}", "selected_module.VLLM=v")
+    checks = {check.name: check for check in examine(None, overrides(tmp_path, *more))}
+    assert checks["VLLM"].detail == "v (fake)"
+
+
 def test_wrong_settings_end_the_examination(tmp_path: Path) -> None:
     checks = list(examine(None, ["server.prot=1"]))
     assert checks[-1].status is Status.FAIL
