@@ -229,13 +229,10 @@ class TtsAudio(msgspec.Struct, frozen=True, tag_field="type", tag="tts_audio"):
     is_final: bool = False
 
 
-ServerMessage = (
+_Shared = (
     ServerHello
     | Stt
     | Llm
-    | TtsStart
-    | TtsSentence
-    | TtsStop
     | Mcp
     | IotCommands
     | System
@@ -246,6 +243,8 @@ ServerMessage = (
     | HeartbeatAck
     | TtsAudio
 )
+
+ServerMessage = _Shared | TtsStart | TtsSentence | TtsStop
 
 
 class Tts(msgspec.Struct, frozen=True, tag_field="type", tag="tts"):
@@ -256,21 +255,8 @@ class Tts(msgspec.Struct, frozen=True, tag_field="type", tag="tts"):
     session_id: str | None = ""
 
 
-ReceivedMessage = (
-    ServerHello
-    | Stt
-    | Llm
-    | Tts
-    | Mcp
-    | IotCommands
-    | System
-    | Alert
-    | Goodbye
-    | Pong
-    | SessionReady
-    | HeartbeatAck
-    | TtsAudio
-)
+ReceivedMessage = _Shared | Tts
+"""What a server says, as a device reads it."""
 
 EMOTIONS = (
     "neutral", "happy", "laughing", "funny", "sad", "angry", "crying", "loving", "embarrassed", "surprised",
