@@ -154,6 +154,7 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_talk_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from mynah.sim import talk
+    from mynah.sim.conversation import Dialect
 
     seen: list[talk.TalkOptions] = []
 
@@ -167,13 +168,14 @@ def test_talk_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     given = (
         "--ota http://h/ --url ws://h/ --text a --text b --wav x.wav --mic --json --save r.wav --mode manual "
         "--protocol 3 --transport ws --text-only --token t --device-id aa:bb:cc:dd:ee:01 --timeout 5 --lang en "
-        "--voice kal --insecure"
+        "--voice kal --insecure --wake hi --dialect json --audio-format pcm --iot"
     )
     assert mynah(monkeypatch, "talk", *given.split()) == 0
     assert seen[1] == talk.TalkOptions(
         ota="http://h/", url="ws://h/", text=("a", "b"), wav=(Path("x.wav"),), mic=True, json=True, save=Path("r.wav"),
         mode=ListenMode.MANUAL, protocol=3, transport="ws", text_only=True, token="t", device_id="aa:bb:cc:dd:ee:01",
-        timeout=5.0, lang="en", voice="kal", insecure=True,
+        timeout=5.0, lang="en", voice="kal", insecure=True, wake="hi", dialect=Dialect.JSON, audio_format="pcm",
+        iot=True,
     )  # fmt: skip
     assert mynah(monkeypatch, "talk", "--protocol", "4") == 2
     assert mynah(monkeypatch, "talk", "--mode", "loud") == 2

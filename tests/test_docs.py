@@ -229,7 +229,7 @@ def check(file: Path) -> None:
     settings = load(file, environ=AnyVariable())
     assert not settings.notices, "the documentation does not show settings without effect"
     for kind in Kind:
-        if kind is not Kind.VLLM:  # nothing uses one yet
+        if kind is not Kind.VLLM or settings.selected_module.VLLM:
             registry.create(kind, *settings.entry(kind))
 
 
@@ -239,12 +239,20 @@ def test_every_provider_type_and_prepared_entry_is_documented(page: str) -> None
     rows = [row for row in registry.available() if row.source == registry.BUILT_IN]
     assert not [f"{row.kind}.{row.type}" for row in rows if f"`{row.type}`" not in text]
     packaged = yaml.safe_load(read("src/mynah/config/default.yaml"))
-    for entry, options in packaged["LLM"].items():
+    check_entries(packaged["LLM"], text)
+    for kind in Kind:
+        assert f"`{kind}`" in text
+
+
+def test_every_prepared_vision_model_is_documented() -> None:
+    check_entries(yaml.safe_load(read("src/mynah/config/default.yaml"))["VLLM"], read("docs/vision.md"))
+
+
+def check_entries(entries: dict[str, dict[str, str]], text: str) -> None:
+    for entry, options in entries.items():
         assert f"`{entry}`" in text
         variable = re.fullmatch(r"\$\{(\w+)\}", options.get("api_key", ""))
         assert variable is None or f"`{variable[1]}`" in text, f"the key of {entry}"
-    for kind in Kind:
-        assert f"`{kind}`" in text or kind is Kind.VLLM
 
 
 # ---------------------------------------------------------------- tools

@@ -44,6 +44,21 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# Of `mynah talk`:
+MicOption = Annotated[bool, typer.Option("--mic", help="Use this machine's microphone and loudspeaker.")]
+TransportOption = Annotated[Literal["ws", "mqtt", "pull4g"], typer.Option(help="How to reach the server.")]
+DialectOption = Annotated[
+    Literal["xiaozhi", "json"], typer.Option(help="Protocol: xiaozhi, or the one with everything as JSON.")
+]
+AudioFormatOption = Annotated[
+    Literal["opus", "pcm"], typer.Option(help="What the JSON dialect sends as audio.")
+]
+IotOption = Annotated[bool, typer.Option("--iot", help="Be old firmware, with IoT things instead of MCP.")]
+LanguageOption = Annotated[
+    Literal["", "en", "zh"], typer.Option(help="Language of the text; else by its script.")
+]
+TextOnlyOption = Annotated[bool, typer.Option("--text-only", help="Send the text as text, without speech.")]
+
 
 def main() -> NoReturn:
     """Run the command line. Problems an operator can mend are one line on standard error, never a traceback."""
@@ -109,31 +124,28 @@ def talk(
     wav: Annotated[
         list[Path] | None, typer.Option(help="Play an audio file into the microphone. Repeatable.")
     ] = None,
-    mic: Annotated[
-        bool, typer.Option("--mic", help="Use this machine's microphone and loudspeaker.")
-    ] = False,
+    mic: MicOption = False,
+    wake: Annotated[str, typer.Option(help="Say this wake word first, and hear the greeting out.")] = "",
     json: JsonOption = False,
     save: Annotated[Path | None, typer.Option(help="Write the spoken reply to a WAV file.")] = None,
     mode: Annotated[
         Literal["auto", "manual", "realtime"], typer.Option(help="Who ends an utterance.")
     ] = "auto",
     protocol: Annotated[int | None, typer.Option(min=1, max=3, help="Framing version of audio.")] = None,
-    transport: Annotated[
-        Literal["ws", "mqtt", "pull4g"], typer.Option(help="How to reach the server.")
-    ] = "ws",
-    text_only: Annotated[
-        bool, typer.Option("--text-only", help="Send the text as text, without speech.")
-    ] = False,
+    transport: TransportOption = "ws",
+    dialect: DialectOption = "xiaozhi",
+    audio_format: AudioFormatOption = "opus",
+    iot: IotOption = False,
+    text_only: TextOnlyOption = False,
     token: Annotated[str, typer.Option(help="Access token; normally it comes from the OTA address.")] = "",
     device_id: Annotated[str | None, typer.Option(help="Device-Id to present (a MAC address).")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait for an answer.")] = None,
-    lang: Annotated[
-        Literal["", "en", "zh"], typer.Option(help="Language of the text; else by its script.")
-    ] = "",
+    lang: LanguageOption = "",
     voice: Annotated[str | None, typer.Option(help="Voice that speaks the text.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Take any TLS certificate.")] = False,
 ) -> None:
     """Be a device: speak to a server, show the messages and how long each stage took."""
+    from mynah.sim.conversation import Dialect
     from mynah.sim.talk import TalkOptions, run
     from mynah.wire.messages import ListenMode
 
@@ -144,11 +156,15 @@ def talk(
         text=tuple(text or ()),
         wav=tuple(wav or ()),
         mic=mic,
+        wake=wake,
         json=json,
         save=save,
         mode=ListenMode(mode),
         protocol=protocol,
         transport=transport,
+        dialect=Dialect(dialect),
+        audio_format=audio_format,
+        iot=iot,
         text_only=text_only,
         token=token,
         lang=lang,

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from mynah.audio.pcm import level_dbfs
+from mynah.sim.boot import BootPolicy
 from mynah.sim.conversation import Conversation, Said, Target, Turn, converse, converse_live
 from mynah.sim.device import Counters, Observer
 from mynah.sim.discovery import DeviceIdentity
@@ -13,6 +14,7 @@ from mynah.sim.link import ConnectError
 from mynah.wire.messages import ListenMode
 
 from .scripted import Connection, ScriptedServer, packets, silent, tone
+from .test_boot import OFFER, Codes, OtaServer
 
 SPEECH = tone(0.3)
 
@@ -209,13 +211,15 @@ async def test_the_server_hangs_up_while_we_speak() -> None:
     [
         ({}, "names no WebSocket address"),
         ({"websocket": {"url": ""}}, "names no WebSocket address"),
+        ({"mqtt": {"endpoint": "h"}, "websocket": {"url": "ws://h"}}, "devices prefer that to a WebSocket"),
         ({"activation": {"code": "123456", "message": "m", "challenge": "c"}}, "enter the code 123456"),
+        ({"activation": {"challenge": "c"}}, "was not done within 0.3 s"),
     ],
 )
 async def test_no_address_from_discovery(ota: dict[str, Any], reason: str) -> None:
     async with ScriptedServer(silent, ota=ota).running() as server:
         with pytest.raises(ConnectError, match=reason):
-            await converse(Target(ota_url=server.ota_url), [Said("x")])
+            await converse(Target(ota_url=server.ota_url, timeout_s=0.3), [Said("x")])
 
 
 @pytest.mark.parametrize(("announced", "wanted", "used"), [(3, None, "3"), (0, None, "1"), (3, 2, "2")])
@@ -264,3 +268,16 @@ def test_no_turn_is_not_a_success() -> None:
 
 def test_what_cannot_be_decoded_is_silence() -> None:
     assert Conversation(played=[b"", *packets(1)], sample_rate=16000).audio() != b""
+
+
+async def test_a_new_device_is_bound_while_it_waits() -> None:
+    codes = Codes()
+    async with ScriptedServer(listening_server("manual")).running() as server:
+        ota = OtaServer(OFFER, {"websocket": {"url": server.ws_url}}, activations=(202, 200))
+        async with ota.running() as url:
+            policy = BootPolicy(attempts=1, unbound_s=0.01)
+            target = Target(ota_url=url, mode=ListenMode.MANUAL, timeout_s=3, boot=policy)
+            conversation = await converse(target, [Said("hello", SPEECH)], watcher=codes)
+    assert conversation.ok
+    assert codes.seen == [("123456", "Enter 123456")]
+    assert len(ota.claims) == 2

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from mynah.sim.device import (
 )
 from mynah.sim.discovery import DeviceIdentity
 from mynah.sim.link import ConnectError
-from mynah.wire.frames import decode_audio
+from mynah.wire.frames import decode_audio, encode_audio
+from mynah.wire.mcp import McpSession
 from mynah.wire.messages import ListenMode
 
 from .scripted import Connection, ScriptedServer, packets, silent
+from .test_camera import Vision
 
 
 async def until(device: SimulatedDevice, predicate: Any, timeout: float = 3.0) -> None:
@@ -310,3 +313,182 @@ async def test_raw_frames_go_out_as_they_are() -> None:
         await device.close()
     assert server.connections[0].audio == [b"\x01\x02"]
     assert server.connections[0].received[-1] == {"type": "x"}
+
+
+async def test_wake_word_audio_goes_first() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.hello()
+        await connection.until("listen", state="start")
+        await connection.drain()
+
+    spoken = packets(40)
+    async with ScriptedServer(script).running() as server:
+        device = SimulatedDevice(protocol=2)
+        await device.open(server.ws_url)
+        device.wake("hey mynah", spoken)
+        assert (device.state, device.mic_open) == (DeviceState.LISTENING, True)
+        await asyncio.sleep(0.1)
+        await device.close()
+    connection = server.connections[0]
+    frames = [decode_audio(2, frame) for frame in connection.audio]
+    assert [frame.packet for frame in frames] == spoken[-33:]
+    assert {frame.timestamp for frame in frames} == {0}
+    assert connection.received[1:] == [
+        {"type": "listen", "state": "detect", "mode": None, "text": "hey mynah", "session_id": "s1"},
+        {"type": "listen", "state": "start", "mode": "auto", "text": "", "session_id": "s1"},
+    ]
+
+
+async def test_a_wake_word_while_listening_or_speaking_interrupts() -> None:
+    async with ScriptedServer(silent).running() as server:
+        device = SimulatedDevice(switch_delay_s=0)
+        await device.open(server.ws_url)
+        device.listen(ListenMode.AUTO)
+        device.wake("hey", packets(1))
+        device.on_text(b'{"type":"tts","state":"stop"}')  # the answer to that abort
+        device.on_text(b'{"type":"tts","state":"start"}')
+        assert device.state is DeviceState.SPEAKING
+        for packet in packets(4):
+            device.on_binary(packet)
+        device.wake("hey", packets(1))
+        assert device.state is DeviceState.LISTENING
+        assert not device.mic_open  # not before everything buffered has been played
+        await until(device, lambda: device.mic_open)
+        await asyncio.sleep(0.05)
+        await device.close()
+    said = [(m["type"], m.get("state"), m.get("reason")) for m in server.connections[0].received[1:]]
+    assert said == [
+        ("listen", "start", None),
+        ("abort", None, WAKE_WORD),
+        ("listen", "start", None),
+        ("abort", None, WAKE_WORD),
+        ("listen", "start", None),
+    ]
+    assert server.connections[0].audio == []
+    assert device.counters == Counters()
+
+
+@pytest.mark.parametrize("mode", [ListenMode.AUTO, ListenMode.REALTIME])
+async def test_a_stop_read_together_with_a_start_skips_listening(mode: ListenMode) -> None:
+    async with ScriptedServer(silent).running() as server:
+        device = SimulatedDevice()
+        await device.open(server.ws_url)
+        device.listen(mode)
+        device.on_text(b'{"type":"tts","state":"start"}')
+        await until(device, lambda: device.state is DeviceState.SPEAKING)
+        device.on_text(b'{"type":"tts","state":"stop"}')
+        device.on_text(b'{"type":"tts","state":"start"}')
+        await until(device, lambda: device.state is DeviceState.SPEAKING)
+        await asyncio.sleep(0.05)
+        assert device.mic_open == (mode is ListenMode.REALTIME)
+        await device.close()
+    assert [m["type"] for m in server.connections[0].received] == ["hello", "listen"]
+
+
+async def test_what_is_buffered_plays_on_when_the_connection_is_lost() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.hello()
+        await connection.until("listen")
+        await connection.send("tts", state="start")
+        await asyncio.sleep(0.05)
+        for packet in packets(5):
+            await connection.send_audio(packet)
+
+    async with ScriptedServer(script).running() as server:
+        device = SimulatedDevice()
+        await device.open(server.ws_url)
+        device.listen(ListenMode.AUTO)
+        await until(device, lambda: not device.connected)
+        assert (device.state, device.mic_open) == (DeviceState.IDLE, False)
+        assert len(device.speaker.played) < 5
+        await asyncio.sleep(0.35)
+        await device.close()
+    assert len(device.speaker.played) == 5
+
+
+async def test_only_an_idle_device_opens_a_connection() -> None:
+    async with ScriptedServer(silent).running() as server:
+        device = SimulatedDevice()
+        await device.open(server.ws_url)
+        device.listen(ListenMode.AUTO)
+        with pytest.raises(ConnectError, match="a device that is listening"):
+            await device.open(server.ws_url)
+        await device.close()
+
+
+async def test_frames_carry_the_stamp_of_what_was_just_played() -> None:
+    async def script(connection: Connection) -> None:
+        hello = await connection.hello()
+        assert hello["features"] == {"aec": True, "mcp": True, "glyph_push": False}
+        await connection.until("listen", state="start", mode="realtime")
+        await connection.send("tts", state="start")
+        await asyncio.sleep(0.03)
+        for number, packet in enumerate(packets(3)):
+            await connection.socket.send_bytes(encode_audio(2, packet, 1000 + 60 * number))
+        await connection.drain()
+
+    sent = packets(1)[0]
+    async with ScriptedServer(script).running() as server:
+        device = SimulatedDevice(protocol=2, aec=True)
+        await device.open(server.ws_url)
+        assert device.default_mode is ListenMode.REALTIME
+        device.listen(device.default_mode)
+        await until(device, lambda: device.state is DeviceState.SPEAKING)
+        assert device.send_audio(sent)  # nothing has been played yet
+        while len(device.speaker.played) < 3 or device.speaker.silent_at(time.monotonic()) > time.monotonic():
+            await asyncio.sleep(0.01)
+        for _ in range(4):
+            assert device.send_audio(sent)
+        await asyncio.sleep(0.05)
+        await device.close()
+    stamps = [decode_audio(2, frame).timestamp for frame in server.connections[0].audio]
+    assert stamps == [0, 1000, 1060, 1120, 0]
+    assert device.counters == Counters()
+
+
+async def test_an_iot_device_introduces_its_things_and_obeys() -> None:
+    async def script(connection: Connection) -> None:
+        hello = await connection.hello()
+        assert hello["features"] == {}
+        for _ in range(5):
+            await connection.until("iot")
+        command = {"name": "Lamp", "method": "TurnOn", "parameters": {}}
+        await connection.send("iot", commands=[command])
+        await connection.until("iot", states=[{"name": "Lamp", "state": {"power": True}}])
+        await connection.send("mcp", payload={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+        await connection.drain()
+
+    async with ScriptedServer(script).running() as server:
+        device = SimulatedDevice(iot=True)
+        await device.open(server.ws_url)
+        things = device.peripherals.things
+        assert things is not None
+        await until(device, lambda: things.calls)
+        await asyncio.sleep(0.05)
+        await device.close()
+    assert things.settings.power
+    assert not [m for m in server.connections[0].received if m["type"] == "mcp"]
+
+
+async def test_a_photo_is_taken_while_the_conversation_goes_on() -> None:
+    vision = Vision(body="A cat.")
+
+    async def script(connection: Connection) -> None:
+        await connection.hello()
+        initialize = McpSession().initialize(url, "t")
+        await connection.send("mcp", payload=initialize)
+        call = McpSession(5).call("self.camera.take_photo", {"question": "What is it?"})
+        await connection.send("mcp", payload=call)
+        answer = await connection.until("mcp")
+        while answer["payload"]["id"] != 5:
+            answer = await connection.until("mcp")
+        assert answer["payload"]["result"]["content"] == [{"type": "text", "text": "A cat."}]
+        await connection.send("tts", state="start")
+        await connection.drain()
+
+    async with vision.running() as url, ScriptedServer(script).running() as server:
+        device = SimulatedDevice(full_tools=True)
+        await device.open(server.ws_url)
+        await until(device, lambda: device.state is DeviceState.SPEAKING)
+        await device.close()
+    assert vision.parts[0][3] == b"What is it?"

@@ -1,3 +1,5 @@
+import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -5,6 +7,7 @@ import pytest
 
 from mynah.sim import mcp_server
 from mynah.sim.mcp_server import DeviceMcpServer
+from mynah.sim.mcp_tool import Refusal, Tool
 from mynah.wire.mcp import McpFailure, McpResult, McpSession, parse_tools, result_text
 
 
@@ -130,3 +133,61 @@ def test_other_refusals(payload: dict[str, Any], message: str) -> None:
 )
 def test_silence_where_firmware_is_silent(payload: dict[str, Any]) -> None:
     assert DeviceMcpServer().handle(payload) is None
+
+
+def test_a_full_board_needs_two_pages() -> None:
+    server = DeviceMcpServer(full=True)
+    first = ask(server, McpSession().list_tools(""))
+    assert isinstance(first, McpResult)
+    assert parse_tools(first.result).next_cursor
+    names = list_all(server)
+    assert len(names) > 25
+    assert "self.camera.take_photo" in names
+    assert "self.upgrade_firmware" not in names
+    assert "self.upgrade_firmware" in list_all(server, with_user_tools=True)
+
+
+def test_more_tools_on_top() -> None:
+    server = DeviceMcpServer(tools=[Tool("self.count", "Counts", lambda _: 3)])
+    answer = ask(server, McpSession().call("self.count", {}))
+    assert isinstance(answer, McpResult)
+    assert result_text(answer.result) == "3"
+
+
+async def test_slow_tools_answer_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = asyncio.Event()
+
+    async def look(arguments: Mapping[str, Any]) -> str:
+        await go.wait()
+        if not arguments["question"]:
+            raise Refusal("No question")
+        return "A cat."
+
+    tool = Tool("self.look", "Looks", look, {"question": {"type": "string"}}, slow=True)
+    server, session = DeviceMcpServer(tools=[tool]), McpSession()
+    answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    busy = {"jsonrpc": "2.0", "id": 1, "error": {"message": "The device is busy"}}
+    assert server.handle(session.call("self.look", {"question": "?"})) == busy  # nobody waits
+    monkeypatch.setattr(mcp_server, "MAX_SLOW_CALLS", 2)
+    for question in ("?", ""):
+        call = session.call("self.look", {"question": question})
+        assert server.handle(call, later=answers.put_nowait) is None
+    third = server.handle(session.call("self.look", {"question": "?"}), later=answers.put_nowait)
+    assert third == {**busy, "id": 4}
+    go.set()
+    assert (await answers.get())["result"]["content"] == [{"type": "text", "text": "A cat."}]
+    assert await answers.get() == {"jsonrpc": "2.0", "id": 3, "error": {"message": "No question"}}
+
+
+async def test_closing_gives_up_slow_calls() -> None:
+    async def wait(_: Mapping[str, Any]) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    server = DeviceMcpServer(tools=[Tool("self.wait", "Waits", wait, slow=True)])
+    assert server.handle(McpSession().call("self.wait", {}), later=lambda _: None) is None
+    (task,) = server._slow
+    server.close()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert not server._slow

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mynah.audio.opus import OpusDecoder
+from mynah.audio.opus import OpusDecoder, packet_duration_ms
 from mynah.sim.device import SimulatedDevice
-from mynah.sim.microphone import FRAME_BYTES, Microphone, Speech, audible_end
+from mynah.sim.microphone import FRAME_BYTES, Microphone, Speech, audible_end, burst
 from mynah.wire.messages import ListenMode
 
 from .scripted import ScriptedServer, silent, tone
@@ -112,3 +112,30 @@ async def test_a_source_is_heard_only_while_the_microphone_is_open() -> None:
     heard = [decoder.decode(frame) for frame in server.connections[0].audio]
     assert len(heard) == 3
     assert all(np.abs(np.frombuffer(pcm, "<i2")).max() < 100 for pcm in heard)
+
+
+def test_a_burst_is_whole_frames() -> None:
+    pcm = tone(0.1)
+    assert burst(pcm, "pcm") == [pcm[:FRAME_BYTES], pcm[FRAME_BYTES:].ljust(FRAME_BYTES, b"\0")]
+    assert [packet_duration_ms(packet) for packet in burst(pcm)] == [60, 60]
+    assert burst(b"") == []
+
+
+async def test_what_is_said_while_the_microphone_is_closing_waits_for_the_next_time() -> None:
+    async with ScriptedServer(silent).running() as server:
+        device = SimulatedDevice()
+        await device.open(server.ws_url)
+        microphone = Microphone(device)
+        running = asyncio.create_task(microphone.run())
+        device.listen(ListenMode.MANUAL)
+        await asyncio.sleep(0.03)  # the microphone now waits for its next frame
+        device.stop_listening()
+        speech = microphone.say(tone(0.06), lead_ms=0)
+        await asyncio.sleep(0.1)
+        assert not speech.finished.is_set()
+        device.listen(ListenMode.MANUAL)
+        async with asyncio.timeout(3):
+            await speech.finished.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await device.close()

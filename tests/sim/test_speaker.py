@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mynah.sim.echo_stamps import EchoStamps
 from mynah.sim.speaker import Speaker
 
 FRAME = 0.06
@@ -75,3 +76,23 @@ def test_every_packet_is_played_in_order_or_counted(pauses: list[float]) -> None
     assert speaker.played == taken
     assert len(taken) + speaker.overflow == len(pauses)
     assert end <= now + 43 * FRAME + 1e-6
+
+
+def test_stamps_are_told_when_a_packet_has_been_played() -> None:
+    stamps = EchoStamps()
+    speaker = Speaker(stamps=stamps)
+    for stamp in (5, 6, 0):
+        speaker.push(b"x", 0.06, 10.0, stamp)
+    assert stamps.take() == 0
+    speaker.advance(10.07)
+    assert [stamps.take(), stamps.take()] == [5, 0]
+    speaker.advance(20.0)
+    assert [stamps.take(), stamps.take()] == [6, 0]
+
+
+def test_a_flush_forgets_stamps() -> None:
+    stamps = EchoStamps()
+    speaker = Speaker(stamps=stamps)
+    speaker.push(b"x", 0.06, 10.0, 5)
+    speaker.begin(11.0)
+    assert stamps.take() == 0

@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 
 from mynah.audio.pcm import write_wav
+from mynah.sim.conversation import Dialect
 from mynah.sim.talk import TalkOptions, run
 from mynah.wire.messages import ListenMode
 
 from .scripted import Connection, ScriptedServer, silent, tone
+from .test_json_device import answer as json_answer
+from .test_json_device import greet
 from .test_soundcard import FakeStream, sounddevice
 
 __all__ = ["sounddevice"]
@@ -152,6 +155,76 @@ def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
         assert "mynah serve" in err
 
 
+def test_wake_word_first(capsys: pytest.CaptureFixture[str]) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.hello()
+        assert (await connection.until("listen", state="detect"))["text"] == "hey mynah"
+        early = len(connection.audio)
+        await connection.until("listen", state="start", mode="auto")
+        await connection.answer("Hello.", 2, stt="hey mynah")
+        assert 5 < early <= 33
+        await connection.until("listen", state="start", mode="auto")
+        await connection.audio_frames(20)
+        await connection.answer("Late.", 2, stt="what time is it")
+        await connection.drain()
+
+    with ScriptedServer(script).in_thread() as server:
+        options = TalkOptions(url=server.ws_url, wake="hey mynah", text=("what time is it",), json=True)
+        assert run(options) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [(turn["said"], turn["answer"]) for turn in report["turns"]] == [
+        ("hey mynah", "Hello."),
+        ("what time is it", "Late."),
+    ]
+    assert not any(report["counters"].values())
+
+
+def test_the_json_dialect_with_pcm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def script(connection: Connection) -> None:
+        await greet(connection)
+        while not (await connection.until("audio"))["is_final"]:
+            pass
+        await json_answer(connection)
+        await connection.drain()
+
+    question = tmp_path / "question.wav"
+    write_wav(question, tone(0.3), 16000)
+    with ScriptedServer(script).in_thread() as server:
+        options = TalkOptions(
+            url=server.ws_url,
+            wav=(question,),
+            mode=ListenMode.MANUAL,
+            dialect=Dialect.JSON,
+            audio_format="pcm",
+            save=tmp_path / "reply.wav",
+        )
+        assert run(options) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for part in (
+        "↑ device_info",
+        "↓ session_ready",
+        "↑ audio: 9 × PCM, 0.54 s",
+        "↓ audio: 3 × Opus",
+        "Hello.",
+    ):
+        assert part in out
+    with wave.open(str(tmp_path / "reply.wav")) as wav:
+        assert wav.getnframes() == 3 * 960
+
+
+def test_the_code_of_a_new_device_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    ota = {"activation": {"code": "123456", "message": "Enter it", "challenge": "c"}}
+    with ScriptedServer(echo, ota=ota).in_thread() as server:
+        options = TalkOptions(ota=server.ota_url, text=("x",), text_only=True, timeout=0.3)
+        assert run(options) == 1
+    out, err = capsys.readouterr()
+    assert "Enter it" in out
+    shown, reason = err.splitlines()
+    assert shown == "this device has no owner yet: enter the code 123456"
+    assert reason.endswith("nobody did within 0.3 s")
+
+
 def test_a_token_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     with ScriptedServer(echo, token="secret").in_thread() as server:
         err = fails(TalkOptions(url=server.ws_url, text=("x",), text_only=True), capsys)
@@ -173,7 +246,11 @@ def test_failures_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (TalkOptions(), "pass --text, --wav or --mic"),
+        (TalkOptions(), "pass --text, --wav, --wake or --mic"),
+        (TalkOptions(wake="hey", mode=ListenMode.MANUAL), "--wake needs --mode auto or realtime"),
+        (TalkOptions(wake="hey", mic=True), "--wake needs --mode auto or realtime, and no --mic"),
+        (TalkOptions(text=("x",), audio_format="pcm"), "--audio-format pcm needs --dialect json"),
+        (TalkOptions(text=("x",), iot=True, dialect=Dialect.JSON), "give one of them"),
         (TalkOptions(text=("x",), transport="mqtt"), "the transport mqtt is not available"),
         (TalkOptions(text=("x",), ota="http://x/", url="ws://x/"), "either --ota or --url"),
         (TalkOptions(text=(" ",)), "there is no text to speak"),

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
+import functools
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
-from mynah.audio.opus import OpusDecoder, packet_duration_ms
+from mynah.audio.opus import OpusDecoder
 from mynah.errors import AudioError
-from mynah.sim.device import Counters, DeviceState, Direction, Observer, SimulatedDevice
-from mynah.sim.discovery import DeviceIdentity, discover
+from mynah.sim.boot import ONE_TRY, Boot, BootPolicy, BootResult
+from mynah.sim.device import AudioFormat, Counters, DeviceState, Observer, SimulatedDevice
+from mynah.sim.discovery import DeviceIdentity
+from mynah.sim.json_device import JsonDevice
 from mynah.sim.link import ConnectError
-from mynah.sim.microphone import Microphone, PcmSource
-from mynah.wire.messages import DeviceMessage, ListenMode, Llm, Mcp, ReceivedMessage, Stt, Tts
-
-MAX_MESSAGES = 10_000
-"""Messages kept of one conversation: an hour of lively talk; later ones are only counted by the device."""
+from mynah.sim.microphone import Microphone, PcmSource, burst
+from mynah.sim.recorder import Marks, MessageSeen, Recorder
+from mynah.wire.messages import ListenMode
 
 _CJK = re.compile(r"[\u3000-\u9fff\uff00-\uffef]")
 
 
+class Dialect(enum.StrEnum):
+    """What a device speaks: the xiaozhi protocol, or the one with everything as JSON."""
+
+    XIAOZHI = "xiaozhi"
+    JSON = "json"
+
+
 class Target(msgspec.Struct, frozen=True):
-    """Which server to talk to, and as which device. Give ``ota_url`` or ``ws_url``; the latter skips discovery."""
+    """Which server to talk to, and as which device. Give ``ota_url`` or ``ws_url``; the latter skips the boot."""
 
     ota_url: str = ""
     ws_url: str = ""
@@ -34,10 +43,21 @@ class Target(msgspec.Struct, frozen=True):
     identity: DeviceIdentity = DeviceIdentity()
     mode: ListenMode = ListenMode.AUTO
     protocol: int | None = None
-    """Framing version; None: the one that discovery asks for, or 1."""
+    """Framing version; None: the one that the OTA address asks for, or 1."""
     timeout_s: float = 30.0
-    """How long to wait for an answer after the user has spoken, and for its end after its last sign of life."""
+    """How long to wait for an owner, for an answer after the user has spoken, and for its end after its last sign of
+    life."""
     verify_tls: bool = True
+    dialect: Dialect = Dialect.XIAOZHI
+    audio_format: AudioFormat = "opus"
+    """Of the JSON dialect's up-link."""
+    aec: bool = False
+    """The server cancels the echo (framing version 2)."""
+    iot: bool = False
+    """Firmware from before MCP."""
+    full_tools: bool = False
+    """The tools of a board with everything."""
+    boot: BootPolicy = ONE_TRY
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -45,21 +65,6 @@ class Said(msgspec.Struct, frozen=True):
 
     text: str
     pcm: bytes | None = None
-
-
-class MessageSeen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One JSON message, as the report shows it. ``at_ms`` counts from the start of the conversation."""
-
-    at_ms: float
-    direction: Direction
-    type: str
-    state: str | None = None
-    text: str | None = None
-    mode: str | None = None
-    emotion: str | None = None
-    reason: str | None = None
-    method: str | None = None
-    """Of an MCP payload; ``result`` or ``error`` for an answer."""
 
 
 class Turn(msgspec.Struct):
@@ -107,100 +112,20 @@ class Conversation(msgspec.Struct):
         return b"".join(pieces)
 
 
-class _Marks:
-    """When things happened in the current turn, by `time.monotonic`."""
-
-    def __init__(self) -> None:
-        self.stt_at: float | None = None
-        self.start_at: float | None = None
-        self.audio_at: float | None = None
-        self.stop_at: float | None = None
-        self.last_at = 0.0
-        self.stt: list[str] = []
-        self.sentences: list[str] = []
-        self.emotion = ""
-        self.audio_s = 0.0
-
-
-class _Recorder(Observer):
-    """Takes down the conversation and passes everything on to a second observer."""
-
-    def __init__(self, watcher: Observer, started_at: float) -> None:
-        self.marks = _Marks()
-        self.messages: list[MessageSeen] = []
-        self._watcher, self._started_at = watcher, started_at
-
-    def on_message(self, direction: Direction, message: DeviceMessage | ReceivedMessage, at_s: float) -> None:
-        if len(self.messages) < MAX_MESSAGES:
-            self.messages.append(describe(direction, message, (at_s - self._started_at) * 1000))
-        marks = self.marks
-        match message:
-            case Stt():
-                marks.stt_at = marks.stt_at or at_s
-                marks.stt.append(message.text)
-            case Llm():
-                marks.emotion = message.emotion
-            case Tts(state="start"):
-                marks.start_at = marks.start_at or at_s
-                marks.stop_at = None
-            case Tts(state="sentence_start") if message.text:
-                marks.sentences.append(message.text)
-            case Tts(state="stop") if marks.start_at is not None:
-                marks.stop_at = at_s
-            case _:
-                pass
-        if direction is Direction.DOWN:
-            marks.last_at = at_s
-        self._watcher.on_message(direction, message, at_s)
-
-    def on_audio(self, direction: Direction, packet: bytes, at_s: float) -> None:
-        if direction is Direction.DOWN:
-            self.marks.audio_at = self.marks.audio_at or at_s
-            self.marks.last_at = at_s
-            self.marks.audio_s += packet_duration_ms(packet) / 1000
-        self._watcher.on_audio(direction, packet, at_s)
-
-    def on_state(self, state: DeviceState, at_s: float) -> None:
-        self._watcher.on_state(state, at_s)
-
-
-def describe(direction: Direction, message: DeviceMessage | ReceivedMessage, at_ms: float) -> MessageSeen:
-    """Return the fields of a message that a report shows."""
-    method: str | None = None
-    if isinstance(message, Mcp):
-        payload = message.payload
-        named = payload.get("method")
-        method = named if isinstance(named, str) else "error" if "error" in payload else "result"
-
-    def field(name: str) -> str | None:
-        value = getattr(message, name, None)
-        return value if isinstance(value, str) and value else None
-
-    return MessageSeen(
-        at_ms=round(at_ms, 1),
-        direction=direction,
-        type=str(message.__struct_config__.tag),
-        state=field("state"),
-        text=field("text"),
-        mode=field("mode"),
-        emotion=field("emotion"),
-        reason=field("reason"),
-        method=method,
-    )
-
-
-async def converse(target: Target, said: Sequence[Said], *, watcher: Observer | None = None) -> Conversation:
+async def converse(
+    target: Target, said: Sequence[Said], *, wake: Said | None = None, watcher: Observer | None = None
+) -> Conversation:
     """Say everything in ``said``, one after the other, each after the answer to the one before has been played.
 
-    Raises ConnectError when no conversation comes about. A turn without an answer ends the conversation; its
-    ``error`` says why.
+    With ``wake`` that comes first, as a wake word, and the greeting is the answer to it. Raises ConnectError when no
+    conversation comes about. A turn without an answer ends the conversation; its ``error`` says why.
     """
     async with (
         _connected(target, watcher or Observer()) as (device, recorder, conversation),
         _running(Microphone(device)) as microphone,
     ):
-        for words in said:
-            turn = await _take_turn(target, device, microphone, recorder, words)
+        for words in (*((wake,) if wake is not None else ()), *said):
+            turn = await _take_turn(target, device, microphone, recorder, words, woken=words is wake)
             conversation.turns.append(turn)
             if not turn.ok:
                 break
@@ -221,7 +146,7 @@ async def converse_live(
     ):
         device.listen(target.mode)
         while device.connected:
-            recorder.marks = marks = _Marks()
+            recorder.marks = marks = Marks()
             while marks.stop_at is None and device.connected:
                 await device.changed()
             if marks.stop_at is not None:
@@ -234,16 +159,17 @@ async def converse_live(
 @contextlib.asynccontextmanager
 async def _connected(
     target: Target, watcher: Observer
-) -> AsyncIterator[tuple[SimulatedDevice, _Recorder, Conversation]]:
-    """Find the server, connect and say hello; afterwards put everything into the conversation's record."""
+) -> AsyncIterator[tuple[SimulatedDevice, Recorder, Conversation]]:
+    """Boot, connect and say hello; afterwards put everything into the conversation's record."""
     started_at = time.monotonic()
     conversation = Conversation()
     url, token, protocol = target.ws_url, target.token, target.protocol
+    recorder = Recorder(watcher, started_at)
     if not url:
-        url, token, protocol = await _discover(target)
+        booted = await _boot(target, recorder, conversation.counters)
+        url, token, protocol = booted.url, token or booted.token, protocol or booted.protocol
         conversation.stages["discover"] = _ms(started_at, time.monotonic())
-    recorder = _Recorder(watcher, started_at)
-    device = SimulatedDevice(target.identity, protocol=protocol or 1, observer=recorder)
+    device = _device(target, protocol or 1, recorder, conversation.counters)
     opening_at = connected_at = time.monotonic()
 
     def connected() -> None:
@@ -258,23 +184,43 @@ async def _connected(
     finally:
         await device.close()
         conversation.messages = recorder.messages
-        conversation.counters = device.counters
         conversation.played = device.speaker.played
         conversation.sample_rate = device.sample_rate
 
 
-async def _discover(target: Target) -> tuple[str, str, int]:
-    reply = await discover(target.ota_url, target.identity, verify_tls=target.verify_tls)
-    if reply.websocket is None or not reply.websocket.url:
-        if reply.activation is not None:
-            raise ConnectError(
-                f"{target.ota_url} wants this device to be bound first: enter the code {reply.activation.code} there"
-            )
-        raise ConnectError(f"{target.ota_url} names no WebSocket address: is a websocket configured there?")
-    websocket = reply.websocket
-    # Firmware takes 0 for 1; a version it does not know cannot be spoken here either.
-    announced = websocket.version if websocket.version in {1, 2, 3} else 1
-    return websocket.url, target.token or websocket.token, target.protocol or announced
+async def _boot(target: Target, recorder: Recorder, counters: Counters) -> BootResult:
+    boot = Boot(
+        target.identity,
+        policy=target.boot,
+        counters=counters,
+        observer=recorder,
+        verify_tls=target.verify_tls,
+    )
+    try:
+        async with asyncio.timeout(target.timeout_s):
+            return await boot.run(target.ota_url)
+    except TimeoutError:
+        if not recorder.code:
+            raise ConnectError(f"{target.ota_url} was not done within {target.timeout_s:g} s") from None
+        raise ConnectError(
+            f"{target.ota_url} wants this device to be bound first: enter the code {recorder.code} there; "
+            f"nobody did within {target.timeout_s:g} s"
+        ) from None
+
+
+def _device(target: Target, protocol: int, recorder: Recorder, counters: Counters) -> SimulatedDevice:
+    make: Callable[..., SimulatedDevice] = SimulatedDevice
+    if target.dialect is Dialect.JSON:
+        make = functools.partial(JsonDevice, audio_format=target.audio_format)
+    return make(
+        target.identity,
+        protocol=protocol,
+        observer=recorder,
+        counters=counters,
+        aec=target.aec,
+        iot=target.iot,
+        full_tools=target.full_tools,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -288,12 +234,21 @@ async def _running(microphone: Microphone) -> AsyncIterator[Microphone]:
 
 
 async def _take_turn(
-    target: Target, device: SimulatedDevice, microphone: Microphone, recorder: _Recorder, said: Said
+    target: Target,
+    device: SimulatedDevice,
+    microphone: Microphone,
+    recorder: Recorder,
+    said: Said,
+    *,
+    woken: bool = False,
 ) -> Turn:
     """Say one thing and hear the answer out."""
-    recorder.marks = marks = _Marks()
+    recorder.marks = marks = Marks()
     late_before = device.speaker.late_frames
-    if said.pcm is None:
+    if woken:
+        device.wake(said.text, burst(said.pcm or b"", device.audio_format), target.mode)
+        asked_at = time.monotonic()
+    elif said.pcm is None:
         device.mode = target.mode
         device.detect(said.text)
         asked_at = time.monotonic()
@@ -322,7 +277,7 @@ async def _speak(target: Target, device: SimulatedDevice, microphone: Microphone
     return speech.ended_at
 
 
-async def _hear_out(target: Target, device: SimulatedDevice, marks: _Marks) -> str:
+async def _hear_out(target: Target, device: SimulatedDevice, marks: Marks) -> str:
     """Wait for the end of the answer and until it has been played; return what went wrong, or nothing."""
     while marks.stop_at is None:
         if not device.connected:
@@ -345,7 +300,7 @@ async def _hear_out(target: Target, device: SimulatedDevice, marks: _Marks) -> s
     return ""
 
 
-def _result(said: Said, marks: _Marks, asked_at: float) -> Turn:
+def _result(said: Said, marks: Marks, asked_at: float) -> Turn:
     stages = {
         name: _ms(asked_at, at)
         for name, at in (

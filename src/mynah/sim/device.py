@@ -8,34 +8,43 @@ real device would suffer in silence is counted in `Counters`.
 from __future__ import annotations
 
 import asyncio
-import enum
 import time
-from collections.abc import Callable
-
-import msgspec
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from mynah.audio.opus import packet_duration_ms
 from mynah.errors import AudioError, WireError
+from mynah.sim.counters import Counters
 from mynah.sim.discovery import DeviceIdentity
+from mynah.sim.echo_stamps import EchoStamps
+from mynah.sim.handshake import lacks_transport
 from mynah.sim.link import CONNECT_TIMEOUT_S, ConnectError, Link, WebSocketLink
-from mynah.sim.mcp_server import DeviceMcpServer
+from mynah.sim.peripherals import Peripherals
+from mynah.sim.reply_bracket import ReplyBracket
+from mynah.sim.silence import DEAD_AFTER_S, SilenceWatch
 from mynah.sim.speaker import Speaker
 from mynah.sim.stall import StallDetector
+from mynah.sim.state import DeviceState, Direction, Observer, may_move
 from mynah.wire.frames import decode_audio, encode_audio
 from mynah.wire.hello import FRAME_DURATIONS
 from mynah.wire.messages import (
     Abort,
+    Alert,
     DeviceMessage,
     Hello,
+    IotCommands,
     Listen,
     ListenMode,
     Mcp,
     ReceivedMessage,
     ServerHello,
     Tts,
+    TtsAudio,
     decode_server,
     encode_device,
 )
+
+__all__ = ["WAKE_WORD", "AudioFormat", "Counters", "DeviceState", "Direction", "Observer", "SimulatedDevice"]
 
 HELLO_TIMEOUT_S = 10.0
 """How long firmware waits for the server's hello."""
@@ -49,72 +58,21 @@ Left out whenever this process was held up itself: audio that then seems to come
 STUCK_AFTER_S = 15.0
 """Speaking with an empty buffer and no message for so long means that ``tts stop`` was forgotten."""
 
+MAX_WAKE_PACKETS = 33
+"""Audio of a wake word that is kept: 2 s."""
+
+AudioFormat = Literal["opus", "pcm"]
+"""How sound goes up; it comes down as Opus only."""
+
 WAKE_WORD = "wake_word_detected"
 """The abort reason after which a device listens at once."""
 
 
-class DeviceState(enum.StrEnum):
-    """The firmware's states that matter in a conversation."""
-
-    IDLE = "idle"
-    CONNECTING = "connecting"
-    LISTENING = "listening"
-    SPEAKING = "speaking"
-
-
-class Direction(enum.StrEnum):
-    """Who sent it: up is device to server."""
-
-    UP = "up"
-    DOWN = "down"
-
-
-class Counters(msgspec.Struct):
-    """What went wrong, as a device would feel it. All zero with a sound server."""
-
-    overflow: int = 0
-    """Packets dropped because more than 40 were waiting: the server does not pace."""
-    lost_before_speaking: int = 0
-    """Packets that came so soon after ``tts start`` that the device was not speaking yet."""
-    stray_audio: int = 0
-    """Packets outside ``tts start`` … ``stop``."""
-    bad_payload: int = 0
-    """Binary frames that make firmware read out of bounds, or that it cannot decode."""
-    hello_without_transport: int = 0
-    """A hello that makes firmware crash."""
-    cut_off: int = 0
-    """Packets of a finished reply that the next reply's flush threw away before they were heard."""
-    stuck_speaking: int = 0
-    """Times the device was left speaking without ``tts stop``."""
-    second_hello: int = 0
-    """More than one hello on a connection spoils the next one."""
-    unreadable_messages: int = 0
-    """Text frames that are no message, or of a type this device does not know."""
-
-
-class Observer:
-    """Looks on; override what is of interest.
-
-    Times are `time.monotonic` in s: uvloop's own clock counts only whole ms.
-    """
-
-    def on_message(self, direction: Direction, message: DeviceMessage | ReceivedMessage, at_s: float) -> None:
-        """A JSON message was sent or received."""
-
-    def on_audio(self, direction: Direction, packet: bytes, at_s: float) -> None:
-        """An audio packet was sent, or received and accepted for playing."""
-
-    def on_state(self, state: DeviceState, at_s: float) -> None:
-        """The device changed its state."""
-
-
-class _HelloKeys(msgspec.Struct):
-    type: str = ""
-    transport: str | None = None
-
-
 class SimulatedDevice:
-    """One device. Use from one event loop; `open`, then `listen` or `detect`, finally `close`."""
+    """One device. Use from one event loop; `open`, then `listen`, `wake` or `detect`, finally `close`."""
+
+    audio_format: AudioFormat = "opus"
+    """What `send_audio` takes: ``opus`` packets, or ``pcm`` (16 kHz s16le mono)."""
 
     def __init__(
         self,
@@ -125,31 +83,43 @@ class SimulatedDevice:
         record: bool = True,
         switch_delay_s: float = SWITCH_DELAY_S,
         stuck_after_s: float = STUCK_AFTER_S,
+        dead_after_s: float = DEAD_AFTER_S,
+        aec: bool = False,
+        iot: bool = False,
+        full_tools: bool = False,
+        counters: Counters | None = None,
     ) -> None:
         """``protocol`` is the framing version 1 to 3. With ``record`` the speaker keeps what it played.
 
-        With ``switch_delay_s`` 0 the device speaks at once, which also saves fifty timer calls a second.
+        With ``switch_delay_s`` 0 the device speaks at once, which also saves fifty timer calls a second. ``aec``
+        leaves echo cancelling to the server (framing 2 only), ``iot`` makes it firmware from before MCP, and
+        ``full_tools`` gives it the tools of a board with everything.
         """
         self.identity = identity or DeviceIdentity()
         self.protocol = protocol
-        self.mode = ListenMode.AUTO
+        self.default_mode = ListenMode.REALTIME if aec else ListenMode.AUTO
+        self.mode = self.default_mode
         self.state = DeviceState.IDLE
-        self.counters = Counters()
-        self.speaker = Speaker(record=record)
-        self.mcp = DeviceMcpServer(self.identity.board, self.identity.version)
+        self.counters = counters or Counters()
+        self.peripherals = Peripherals(self.identity, self._send_frame, iot=iot, full_tools=full_tools)
+        self.mcp = self.peripherals.mcp
         self.session_id = ""
         self.sample_rate = 24000
         """Rate in Hz that the server announced; firmware's default until then."""
         self.mic_open = False
         self.connected = False
+        self._aec = aec
+        self._stamps = EchoStamps()
+        self._last_stamp = 0
+        self.speaker = Speaker(record=record, stamps=self._stamps if aec and protocol == 2 else None)
         self._observer = observer or Observer()
         self._switch_delay_s, self._stuck_after_s = switch_delay_s, stuck_after_s
+        self._silence = SilenceWatch(self.counters, dead_after_s)
         self._stall = StallDetector()
         self._longest_packet_ms = 60
         self._link: Link | None = None
         self._hello: asyncio.Future[ServerHello] | None = None
-        self._in_reply = False
-        self._aborted = False
+        self._reply = ReplyBracket(self.counters)
         self._switch: asyncio.TimerHandle | None = None
         self._relisten: asyncio.TimerHandle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
@@ -169,8 +139,11 @@ class SimulatedDevice:
         on_connected: Callable[[], None] | None = None,
     ) -> ServerHello:
         """Connect and exchange hellos. Raises ConnectError; the device is then idle and not connected."""
-        self._become(DeviceState.CONNECTING)
-        self._hello = self._loop.create_future()
+        if not self._become(DeviceState.CONNECTING):
+            raise ConnectError(f"a device that is {self.state.value} opens no connection")
+        hello: asyncio.Future[ServerHello] = self._loop.create_future()
+        self._hello = hello
+        self._silence.opened(time.monotonic())
         try:
             self._link = await WebSocketLink.connect(
                 url,
@@ -184,51 +157,82 @@ class SimulatedDevice:
                 self._stall.start()
             if on_connected is not None:
                 on_connected()
-            self._send(Hello(version=self.protocol, features={"mcp": True, "glyph_push": False}))
+            self._send(self._introduction())
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                hello = await self._hello
+                return await hello
         except TimeoutError:
             await self.close()
             raise ConnectError(f"{url} opened, but sent no hello within {HELLO_TIMEOUT_S:g} s") from None
         except ConnectError:
             await self.close()
             raise
-        return hello
 
     def listen(self, mode: ListenMode) -> None:
-        """Open the microphone and say so."""
+        """Open the microphone and say so; in auto mode as soon as everything buffered has been played."""
         self.mode = mode
-        self._start_listening()
+        if self._become(DeviceState.LISTENING):
+            self._enter_listening(again=True)
 
     def stop_listening(self) -> None:
         """Release the talk button (manual mode): the microphone closes, the connection stays."""
         if self.state is DeviceState.LISTENING:
-            self._send(Listen("stop", session_id=self.session_id))
+            self._say_stopped()
             self._become(DeviceState.IDLE)
+
+    def wake(self, word: str, packets: Sequence[bytes], mode: ListenMode | None = None) -> None:
+        """The wake word was heard: send its last 2 s at once (Opus, 60 ms each), then its text, and listen.
+
+        While speaking or listening it interrupts instead. ``mode``: None for the device's own.
+        """
+        self.mode = mode or self.default_mode
+        if self.state is DeviceState.SPEAKING:
+            self.abort(WAKE_WORD)  # and listen at once
+            return
+        if self.state is DeviceState.LISTENING:
+            self.abort(WAKE_WORD)
+        else:
+            for packet in packets[-MAX_WAKE_PACKETS:]:
+                self._send_packet(packet, 0)
+            self.detect(word)
+        self.listen(self.mode)
 
     def detect(self, text: str) -> None:
         """Send a wake word, or typed text."""
+        self._reply.asked()
         self._send(Listen("detect", text=text, session_id=self.session_id))
 
     def abort(self, reason: str = "") -> None:
         """Interrupt the answer. By button (no reason) the device goes on speaking until ``tts stop`` comes."""
-        self._aborted = True
+        self._reply.asked()
         self._send(Abort(reason=reason, session_id=self.session_id))
         if reason == WAKE_WORD and self.state is DeviceState.SPEAKING:
-            self._start_listening()
+            self.listen(self.mode)
 
     def send_audio(self, packet: bytes, timestamp: int = 0) -> bool:
-        """Send one Opus packet if the microphone is open; False when it is not."""
+        """Send one frame in `audio_format` if the microphone is open; False when it is not.
+
+        When the server cancels the echo, the frame carries the stamp of what was just played.
+        """
         if not self.mic_open or self._link is None:
             return False
-        self._link.send_binary(encode_audio(self.protocol, packet, timestamp))
-        self._observer.on_audio(Direction.UP, packet, time.monotonic())
+        if self._aec:
+            self.speaker.advance(time.monotonic())
+            timestamp = self._stamps.take()
+        self._send_packet(packet, timestamp)
         return True
 
     def send_raw(self, frame: bytes, *, text: bool) -> None:
         """Send a frame as it is, for tests of what a server survives."""
         if self._link is not None:
             (self._link.send_text if text else self._link.send_binary)(frame)
+
+    def channel_open(self) -> bool:
+        """Look whether the connection may be used, as firmware does before it does: too long silent, it is dead."""
+        return self.connected and not self._silence.dead(time.monotonic())
+
+    def fall_idle(self) -> None:
+        """Close the microphone without a word, as a device does that mixes up two connections."""
+        self._become(DeviceState.IDLE)
 
     async def changed(self) -> None:
         """Wait until a message or audio arrives, the state changes or the connection is lost."""
@@ -249,8 +253,9 @@ class SimulatedDevice:
     def on_text(self, frame: bytes) -> None:
         """Take a text frame (the link calls this)."""
         now = time.monotonic()
+        self._silence.heard(now)
         if self._hello is not None and not self._hello.done():
-            self._check_hello(frame)
+            self._check_hello(self._hello, frame)
         try:
             message = decode_server(frame)
         except WireError as error:
@@ -258,52 +263,29 @@ class SimulatedDevice:
             self._fail_hello(frame, error)
             return
         self._active_at = now
-        self._observer.on_message(Direction.DOWN, message, now)
-        match message:
-            case ServerHello():
-                self._on_hello(message)
-            case Tts(state="start"):
-                self._on_tts_start()
-            case Tts(state="stop"):
-                self._on_tts_stop()
-            case Mcp():
-                answer = self.mcp.handle(message.payload)
-                if answer is not None:
-                    self._send(Mcp(answer, self.session_id))
-            case _:
-                pass
+        if not isinstance(message, TtsAudio):
+            self._observer.on_message(Direction.DOWN, message, now)
+        self._on_message(message)
         self._notify()
 
     def on_binary(self, frame: bytes) -> None:
         """Take a binary frame (the link calls this)."""
-        now = time.monotonic()
+        self._silence.heard(time.monotonic())
         try:
-            packet = decode_audio(self.protocol, frame).packet
-            duration_ms = packet_duration_ms(packet)
-        except (WireError, AudioError):
+            audio = decode_audio(self.protocol, frame)
+        except WireError:
             self.counters.bad_payload += 1
             return
-        if self._switch is not None and self._stall.stalled(now):
-            self._start_speaking()
-        if self.state is not DeviceState.SPEAKING:
-            if self._switch is not None:
-                self.counters.lost_before_speaking += 1
-            elif not self._in_reply:
-                self.counters.stray_audio += 1
-            return
-        self._active_at = now
-        if duration_ms > self._longest_packet_ms:
-            self.counters.bad_payload += 1
-        elif self.speaker.push(packet, duration_ms / 1000, now):
-            self._observer.on_audio(Direction.DOWN, packet, now)
-        self.counters.overflow = self.speaker.overflow
-        self._notify()
+        self._on_packet(audio.packet, audio.timestamp)
 
     def on_closed(self) -> None:
         """The connection is gone (the link calls this); what is buffered keeps playing."""
+        if self.connected:
+            self._silence.heard(time.monotonic())
         self.connected = False
-        self._in_reply = False
+        self._reply.lost()
         self._stall.stop()
+        self.peripherals.close()
         for timer in (self._switch, self._relisten, self._watchdog):
             if timer is not None:
                 timer.cancel()
@@ -315,24 +297,56 @@ class SimulatedDevice:
             self._hello.exception()  # retrieved: nobody may be waiting any more
         self._become(DeviceState.IDLE)
 
+    # ------------------------------------------------------------ what another dialect says differently
+
+    def _introduction(self) -> DeviceMessage:
+        features = self.peripherals.features
+        return Hello(version=self.protocol, features={"aec": True, **features} if self._aec else features)
+
+    def _say_listening(self) -> None:
+        self._send(Listen("start", mode=self.mode, session_id=self.session_id))
+
+    def _say_stopped(self) -> None:
+        self._send(Listen("stop", session_id=self.session_id))
+
+    def _send_packet(self, packet: bytes, timestamp: int) -> None:
+        if self._link is not None:
+            self._link.send_binary(encode_audio(self.protocol, packet, timestamp))
+            self._observer.on_audio(Direction.UP, packet, time.monotonic())
+
+    def _on_message(self, message: ReceivedMessage) -> None:
+        match message:
+            case ServerHello():
+                self._on_hello(message)
+            case Tts(state="start"):
+                self._on_tts_start()
+            case Tts(state="stop"):
+                self._on_tts_stop()
+            case Alert():
+                self.counters.alert_during_tts += self._reply.open
+            case Mcp():
+                self.peripherals.on_mcp(message.payload)
+            case IotCommands():
+                self.peripherals.on_iot(message.commands)
+            case _:
+                pass
+
+    def _check_hello(self, hello: asyncio.Future[ServerHello], frame: bytes) -> None:
+        if lacks_transport(frame):
+            self.counters.hello_without_transport += 1
+            hello.set_exception(
+                ConnectError("the server's hello lacks `transport`: firmware crashes on that")
+            )
+
     # ------------------------------------------------------------ inside
 
     def _send(self, message: DeviceMessage) -> None:
-        if self._link is not None:
-            self._link.send_text(encode_device(message))
-            self._observer.on_message(Direction.UP, message, time.monotonic())
+        self._send_frame(encode_device(message), message)
 
-    def _check_hello(self, frame: bytes) -> None:
-        """Fail the handshake where firmware would crash: on a hello that does not name its transport."""
-        try:
-            keys = msgspec.json.decode(frame, type=_HelloKeys)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return
-        if keys.type == "hello" and keys.transport is None and self._hello is not None:
-            self.counters.hello_without_transport += 1
-            self._hello.set_exception(
-                ConnectError("the server's hello lacks `transport`: firmware crashes on that")
-            )
+    def _send_frame(self, frame: bytes, message: DeviceMessage) -> None:
+        if self._link is not None:
+            self._link.send_text(frame)
+            self._observer.on_message(Direction.UP, message, time.monotonic())
 
     def _fail_hello(self, frame: bytes, error: WireError) -> None:
         if b'"hello"' in frame and self._hello is not None and not self._hello.done():
@@ -348,11 +362,45 @@ class SimulatedDevice:
             duration = hello.audio_params.frame_duration
             # With a length it does not know, firmware cannot open its decoder: every packet is lost.
             self._longest_packet_ms = duration if duration in FRAME_DURATIONS else 0
+            self._last_stamp = 0
             self._become(DeviceState.IDLE)
+            self.peripherals.opened(self.session_id)
             self._hello.set_result(hello)
 
+    def _on_packet(self, packet: bytes, stamp: int) -> None:
+        now = time.monotonic()
+        try:
+            duration_ms = packet_duration_ms(packet)
+        except AudioError:
+            self.counters.bad_payload += 1
+            return
+        if self._switch is not None and self._stall.stalled(now):
+            self._start_speaking()
+        if self.state is not DeviceState.SPEAKING:
+            if self._switch is not None:
+                self.counters.lost_before_speaking += 1
+            elif not self._reply.open:
+                self.counters.stray_audio += 1
+            return
+        self._active_at = now
+        if self._aec and self.protocol == 2:
+            self.counters.bad_stamps += stamp <= self._last_stamp
+            self._last_stamp = stamp
+        if duration_ms > self._longest_packet_ms:
+            self.counters.bad_payload += 1
+        elif self.speaker.push(packet, duration_ms / 1000, now, stamp):
+            self._observer.on_audio(Direction.DOWN, packet, now)
+        self.counters.overflow = self.speaker.overflow
+        self._notify()
+
     def _on_tts_start(self) -> None:
-        self._in_reply = True
+        self._reply.start()
+        self.counters.dead_channel += self._silence.was_dead
+        if self.state is DeviceState.CONNECTING:
+            self.counters.refused_start += 1
+        if self._relisten is not None:  # the next reply begins before the last has been played out
+            self._relisten.cancel()
+            self._relisten = None
         if self.state in {DeviceState.IDLE, DeviceState.LISTENING} and self._switch is None:
             if self._switch_delay_s <= 0 or self._stall.stalled(time.monotonic()):
                 self._start_speaking()
@@ -360,40 +408,55 @@ class SimulatedDevice:
                 self._switch = self._loop.call_later(self._switch_delay_s, self._start_speaking)
 
     def _on_tts_stop(self) -> None:
-        self._in_reply = False
+        self._reply.stop()
         if self._switch is not None:  # the device works off its queue in order: start, then stop
             self._start_speaking()
         if self.state is not DeviceState.SPEAKING:
             return
         if self.mode is ListenMode.MANUAL:
             self._become(DeviceState.IDLE)
-        elif self.mode is ListenMode.REALTIME:
-            self._become(DeviceState.LISTENING)
         else:
             self._become(DeviceState.LISTENING)
-            now = time.monotonic()
-            self._relisten = self._loop.call_later(
-                max(0.0, self.speaker.silent_at(now) - now), self._start_listening
-            )
+            self._enter_listening()
+
+    def _enter_listening(self, *, again: bool = False) -> None:
+        """Open the microphone: in auto mode not before everything is played, in the others at once.
+
+        A microphone that is open already stays so without a word, unless the user asks ``again``.
+        """
+        if self.mic_open and not again:
+            return
+        if self._relisten is not None:
+            self._relisten.cancel()
+            self._relisten = None
+        now = time.monotonic()
+        wait_s = self.speaker.silent_at(now) - now
+        stopped = not again  # a `tts start` that was read together with the stop still gets its say
+        if self.mode is ListenMode.AUTO and (stopped or wait_s > 0):
+            self._relisten = self._loop.call_later(max(0.0, wait_s), self._start_listening)
+        else:
+            self._start_listening()
 
     def _start_listening(self) -> None:
         self._relisten = None
+        self._stamps.clear()
+        self.peripherals.report_changes()
         self.mic_open = True
-        self._send(Listen("start", mode=self.mode, session_id=self.session_id))
-        self._become(DeviceState.LISTENING)
+        self._say_listening()
+        self._notify()
 
     def _start_speaking(self) -> None:
         if self._switch is not None:
             self._switch.cancel()
             self._switch = None
-        if self._relisten is not None:  # the next reply began before the last had been played out
+        if self._relisten is not None:
             self._relisten.cancel()
             self._relisten = None
         self._active_at = time.monotonic()
         flushed = self.speaker.begin(self._active_at)
-        if not self._aborted:
+        if not self._reply.interrupted:
             self.counters.cut_off += flushed
-        self._aborted = False
+        self._reply.interrupted = False
         self._become(DeviceState.SPEAKING)
         if self._watchdog is None:
             self._watch()
@@ -411,17 +474,19 @@ class SimulatedDevice:
             self._notify()
         self._watchdog = self._loop.call_later(quiet_since + self._stuck_after_s - now, self._watch)
 
-    def _become(self, state: DeviceState) -> None:
-        if (
-            state is DeviceState.IDLE
-            or state is DeviceState.CONNECTING
-            or (state is DeviceState.SPEAKING and self.mode is not ListenMode.REALTIME)
+    def _become(self, state: DeviceState) -> bool:
+        """Change the state; False when firmware refuses the move."""
+        if not may_move(self.state, state):
+            return False
+        if state in {DeviceState.IDLE, DeviceState.CONNECTING} or (
+            state is DeviceState.SPEAKING and self.mode is not ListenMode.REALTIME
         ):
             self.mic_open = False
         if state is not self.state:
             self.state = state
             self._observer.on_state(state, time.monotonic())
         self._notify()
+        return True
 
     def _notify(self) -> None:
         if self._change is not None and not self._change.done():

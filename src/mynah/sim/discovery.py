@@ -28,6 +28,10 @@ class DeviceIdentity(msgspec.Struct, frozen=True):
     version: str = "2.4.2"
     """The firmware whose behaviour is simulated."""
     language: str = "en-US"
+    serial_number: str = ""
+    """32 characters burnt into the chip at the factory; most devices have none."""
+    hmac_key: bytes = b""
+    """The secret that comes with it."""
 
     @property
     def client(self) -> str:
@@ -36,14 +40,17 @@ class DeviceIdentity(msgspec.Struct, frozen=True):
 
     def ota_headers(self) -> dict[str, str]:
         """Headers of the OTA request."""
-        return {
-            "Activation-Version": "1",
+        headers = {
+            "Activation-Version": "2" if self.serial_number else "1",
             "Device-Id": self.device_id,
             "Client-Id": self.client,
             "User-Agent": f"{self.board}/{self.version}",
             "Accept-Language": self.language,
             "Content-Type": "application/json",
         }
+        if self.serial_number:
+            headers["Serial-Number"] = self.serial_number
+        return headers
 
     def ota_body(self) -> bytes:
         """Body of the OTA request: the keys firmware sends, in its order, its quoted numbers included."""
@@ -97,7 +104,18 @@ class DeviceIdentity(msgspec.Struct, frozen=True):
 async def discover(
     url: str, identity: DeviceIdentity, *, timeout_s: float = TIMEOUT_S, verify_tls: bool = True
 ) -> OtaReply:
-    """Post to the OTA address and return the answer. Raises ConnectError.
+    """Post to the OTA address and return the answer. Raises ConnectError, also for an answer that harms devices."""
+    body = await fetch_reply(url, identity, timeout_s=timeout_s, verify_tls=verify_tls)
+    try:
+        return decode_reply(body)
+    except WireError as error:
+        raise ConnectError(f"{url}: {error}") from error
+
+
+async def fetch_reply(
+    url: str, identity: DeviceIdentity, *, timeout_s: float = TIMEOUT_S, verify_tls: bool = True
+) -> bytes:
+    """Post to the OTA address and return the answer's body, at most `MAX_REPLY_BYTES`. Raises ConnectError.
 
     Like firmware this takes nothing but 200 for a success and follows no redirect.
     """
@@ -135,7 +153,4 @@ async def discover(
         raise ConnectError(f"cannot ask {url}: {error}") from error
     if len(body) > MAX_REPLY_BYTES:
         raise ConnectError(f"{url} answered more than {MAX_REPLY_BYTES} bytes")
-    try:
-        return decode_reply(body)
-    except WireError as error:
-        raise ConnectError(f"{url}: {error}") from error
+    return body

@@ -1,4 +1,4 @@
-"""The MCP server inside a device: a few of firmware's built-in tools, with its rules and its quirks.
+"""The MCP server inside a device, with firmware's rules and its quirks.
 
 Ids are numbers only, errors have no code, answers to nothing are silence, tool lists come in pages of about 8 kB
 whose cursor is the name of the next tool, and user-only tools are hidden but callable.
@@ -6,92 +6,57 @@ whose cursor is the name of the next tool, and user-only tools are hidden but ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from mynah.sim.board import Board, DeviceSettings
+from mynah.sim.discovery import DeviceIdentity
+from mynah.sim.mcp_tool import Refusal, Result, Tool, content
+
+__all__ = ["DeviceMcpServer", "DeviceSettings"]
+
 PAGE_BYTES = 8000
 MAX_ID = 2**31 - 1
 
+MAX_SLOW_CALLS = 8
+"""Calls that wait for the network at once; firmware does one after the other. Further ones are refused."""
 
-class DeviceSettings(msgspec.Struct):
-    """What the tools change."""
-
-    volume: int = 70
-    brightness: int = 75
-    theme: str = "light"
-    reboots: int = 0
-
-
-class _Tool(msgspec.Struct, frozen=True):
-    name: str
-    description: str
-    run: Callable[[Mapping[str, Any]], str]
-    properties: dict[str, dict[str, Any]] = {}
-    user_only: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        schema: dict[str, Any] = {"type": "object", "properties": self.properties}
-        required = [name for name, prop in self.properties.items() if "default" not in prop]
-        if required:
-            schema["required"] = required
-        listed: dict[str, Any] = {
-            "name": self.name,
-            "description": self.description,
-            "inputSchema": schema,
-        }
-        if self.user_only:
-            listed["annotations"] = {"audience": ["user"]}
-        return listed
-
-
-class _Refusal(Exception):  # noqa: N818 - an answer to the caller, not a fault
-    pass
+Answer = dict[str, Any]
 
 
 class DeviceMcpServer:
     """Answers JSON-RPC payloads. ``settings`` is the state the tools work on; ``calls`` lists tools by name."""
 
-    def __init__(self, name: str = "mynah-simulator", version: str = "2.4.2") -> None:
-        self.settings = DeviceSettings()
+    def __init__(
+        self,
+        name: str = "mynah-simulator",
+        version: str = "2.4.2",
+        *,
+        identity: DeviceIdentity | None = None,
+        full: bool = False,
+        tools: Sequence[Tool] = (),
+    ) -> None:
+        """With ``full`` the board has everything; ``tools`` come on top."""
+        self.board = Board(identity or DeviceIdentity())
+        self.settings = self.board.settings
         self.calls: list[str] = []
         self.vision: dict[str, Any] = {}
         """What the last ``initialize`` said about the camera service."""
         self._info = {"name": name, "version": version}
-        percent = {"type": "integer", "minimum": 0, "maximum": 100}
-        tools = (
-            _Tool(
-                "self.get_device_status",
-                "Provides the real-time information of the device: speaker, screen, battery and network. "
-                "Use it before you control the device, and to answer questions about its condition.",
-                self._status,
-            ),
-            _Tool(
-                "self.audio_speaker.set_volume",
-                "Set the volume of the audio speaker. If the current volume is unknown, call "
-                "`self.get_device_status` first.",
-                self._set_volume,
-                {"volume": percent},
-            ),
-            _Tool(
-                "self.screen.set_brightness",
-                "Set the brightness of the screen.",
-                self._set_brightness,
-                {"brightness": percent},
-            ),
-            _Tool(
-                "self.screen.set_theme",
-                "Set the theme of the screen: `light` or `dark`.",
-                self._set_theme,
-                {"theme": {"type": "string"}},
-            ),
-            _Tool("self.reboot", "Reboot the system.", self._reboot, user_only=True),
-        )
-        self._tools = {tool.name: tool for tool in tools}
+        self._tools = {tool.name: tool for tool in (*self.board.tools(full=full), *tools)}
+        self._slow: set[asyncio.Task[None]] = set()
 
-    def handle(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Answer one payload, or return None where firmware stays silent."""
+    def handle(
+        self, payload: Mapping[str, Any], *, later: Callable[[Answer], None] | None = None
+    ) -> Answer | None:
+        """Answer one payload, or return None where firmware stays silent.
+
+        A tool that waits for the network answers through ``later``; without that it is refused.
+        """
         method, request_id, params = payload.get("method"), payload.get("id"), payload.get("params", {})
         if (
             payload.get("jsonrpc") != "2.0"
@@ -104,16 +69,53 @@ class DeviceMcpServer:
         if not -MAX_ID <= request_id <= MAX_ID:
             return None
         try:
-            result = self._dispatch(method, params)
-        except _Refusal as refusal:
-            return {"jsonrpc": "2.0", "id": request_id, "error": {"message": str(refusal)}}
-        return {"jsonrpc": "2.0", "id": request_id, "result": result}
+            if method != "tools/call":
+                return _answered(request_id, self._dispatch(method, params))
+            tool, arguments = self._chosen(params)
+            if tool.slow:
+                self._wait_for(tool, arguments, request_id, later)
+                return None
+            self.calls.append(tool.name)
+            result = tool.run(arguments)
+            assert not inspect.isawaitable(result)  # the tool is not slow
+        except Refusal as refusal:
+            return _refused(request_id, refusal)
+        return _answered(request_id, _result(result))
 
-    def _dispatch(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    def close(self) -> None:
+        """Give up calls that wait for the network."""
+        for task in self._slow:
+            task.cancel()
+
+    def _wait_for(
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        request_id: int,
+        later: Callable[[Answer], None] | None,
+    ) -> None:
+        if later is None or len(self._slow) >= MAX_SLOW_CALLS:
+            raise Refusal("The device is busy")
+        self.calls.append(tool.name)
+
+        async def wait() -> None:
+            try:
+                result = tool.run(arguments)
+                answer = await result if inspect.isawaitable(result) else result
+                later(_answered(request_id, _result(answer)))
+            except Refusal as refusal:
+                later(_refused(request_id, refusal))
+
+        task = asyncio.get_running_loop().create_task(wait())
+        self._slow.add(task)
+        task.add_done_callback(self._slow.discard)
+
+    def _dispatch(self, method: str, params: dict[str, Any]) -> Answer:
         if method == "initialize":
             capabilities = params.get("capabilities")
             vision = capabilities.get("vision") if isinstance(capabilities, dict) else None
             self.vision = vision if isinstance(vision, dict) else {}
+            self.board.camera.explain_at(self.vision)
             return {
                 "protocolVersion": "2024-11-05",
                 "capabilities": {"tools": {}},
@@ -121,15 +123,13 @@ class DeviceMcpServer:
             }
         if method == "tools/list":
             return self._page(params.get("cursor") or "", params.get("withUserTools") is True)
-        if method == "tools/call":
-            return self._call(params)
-        raise _Refusal(f"Method not implemented: {method}")
+        raise Refusal(f"Method not implemented: {method}")
 
-    def _page(self, cursor: str, with_user_tools: bool) -> dict[str, Any]:
+    def _page(self, cursor: str, with_user_tools: bool) -> Answer:
         tools = [tool for tool in self._tools.values() if with_user_tools or not tool.user_only]
         names = [tool.name for tool in tools]
         if cursor and cursor not in names:
-            raise _Refusal(f"Unknown cursor: {cursor}")
+            raise Refusal(f"Unknown cursor: {cursor}")
         listed: list[dict[str, Any]] = []
         size = 0
         for tool in tools[names.index(cursor) if cursor else 0 :]:
@@ -140,59 +140,22 @@ class DeviceMcpServer:
             listed.append(entry)
         return {"tools": listed}
 
-    def _call(self, params: dict[str, Any]) -> dict[str, Any]:
+    def _chosen(self, params: dict[str, Any]) -> tuple[Tool, dict[str, Any]]:
         name = params.get("name")
         tool = self._tools.get(name) if isinstance(name, str) else None
         if tool is None:
-            raise _Refusal(f"Unknown tool: {name}")
+            raise Refusal(f"Unknown tool: {name}")
         given = params.get("arguments")
-        arguments = {
-            key: _argument(key, schema, given if isinstance(given, dict) else {})
-            for key, schema in tool.properties.items()
-        }
-        self.calls.append(tool.name)
-        return {"content": [{"type": "text", "text": tool.run(arguments)}], "isError": False}
-
-    def _status(self, _arguments: Mapping[str, Any]) -> str:
-        settings = self.settings
-        return msgspec.json.encode(
-            {
-                "audio_speaker": {"volume": settings.volume},
-                "screen": {"brightness": settings.brightness, "theme": settings.theme},
-                "battery": {"level": 80, "charging": False},
-                "network": {"type": "wifi", "ssid": "simulated", "signal": "strong"},
-            }
-        ).decode()
-
-    def _set_volume(self, arguments: Mapping[str, Any]) -> str:
-        self.settings.volume = arguments["volume"]
-        return "true"
-
-    def _set_brightness(self, arguments: Mapping[str, Any]) -> str:
-        self.settings.brightness = arguments["brightness"]
-        return "true"
-
-    def _set_theme(self, arguments: Mapping[str, Any]) -> str:
-        if arguments["theme"] not in {"light", "dark"}:
-            return "false"
-        self.settings.theme = arguments["theme"]
-        return "true"
-
-    def _reboot(self, _arguments: Mapping[str, Any]) -> str:
-        self.settings.reboots += 1
-        return "true"
+        return tool, tool.arguments(given if isinstance(given, dict) else {})
 
 
-def _argument(name: str, schema: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Take one argument as firmware does: a value of another type counts as missing."""
-    value = given.get(name)
-    if schema["type"] == "integer":
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise _Refusal(f"Missing valid argument: {name}")
-        number = int(value)
-        if not schema["minimum"] <= number <= schema["maximum"]:
-            raise _Refusal(f"Value of {name} is out of range")
-        return number
-    if not isinstance(value, str):
-        raise _Refusal(f"Missing valid argument: {name}")
-    return value
+def _result(result: Result) -> Answer:
+    return {"content": [content(result)], "isError": False}
+
+
+def _answered(request_id: int, result: Answer) -> Answer:
+    return {"jsonrpc": "2.0", "id": request_id, "result": result}
+
+
+def _refused(request_id: int, refusal: Refusal) -> Answer:
+    return {"jsonrpc": "2.0", "id": request_id, "error": {"message": str(refusal)}}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mynah.audio.opus import OpusEncoder
-from mynah.sim.device import SimulatedDevice
+from mynah.sim.device import AudioFormat, SimulatedDevice
 
 SAMPLE_RATE = 16000
 FRAME_MS = 60
@@ -29,6 +29,16 @@ PcmSource = Callable[[], bytes | None]
 """Gives one frame of a real microphone, or None when none is ready."""
 
 
+def burst(pcm: bytes, audio_format: AudioFormat = "opus") -> list[bytes]:
+    """Return speech (16 kHz s16le mono) as frames of 60 ms, the way a device keeps a wake word."""
+    whole = pcm + bytes(-len(pcm) % FRAME_BYTES)
+    frames = [whole[i : i + FRAME_BYTES] for i in range(0, len(whole), FRAME_BYTES)]
+    if audio_format == "pcm":
+        return frames
+    encoder = OpusEncoder(SAMPLE_RATE, FRAME_MS, complexity=0, dtx=True)
+    return [encoder.encode(frame) for frame in frames]
+
+
 class Speech:
     """One utterance on its way. ``ended_at`` is when its last audible sample was sent, by `time.monotonic`."""
 
@@ -40,12 +50,15 @@ class Speech:
         self._lead = lead
         self._last_audible = max(0, -(-audible_end(pcm) // FRAME_BYTES) - 1)
         self._sent = 0
+        self.begun = False
+        """A frame of it, or of the noise before it, is on its way."""
         self.ended_at: float | None = None
         self.finished = asyncio.Event()
         """Set when every frame was sent, or the microphone closed before that."""
 
     def next_frame(self) -> bytes | None:
         """Return the next frame, or None for one of noise."""
+        self.begun = True
         if self._lead > 0:
             self._lead -= 1
             return None
@@ -106,7 +119,8 @@ class Microphone:
             while not self._device.mic_open:
                 await self._device.changed()
             await self._stream()
-            if self._speech is not None:
+            # What was queued only after the microphone had closed waits for it to open again.
+            if self._speech is not None and self._speech.begun:
                 self._speech.cut(time.monotonic())
                 self._speech = None
 
@@ -114,22 +128,28 @@ class Microphone:
         due = time.monotonic()
         while self._source is not None and self._source() is not None:
             pass  # recorded while the microphone was closed: the device did not hear it
-        while self._device.mic_open:
+        while True:
             due += FRAME_MS / 1000
             await asyncio.sleep(due - time.monotonic())
+            if not self._device.mic_open:
+                return
             if self._source is None:
                 self._send_queued(time.monotonic())
             else:
                 while (pcm := self._source()) is not None:
-                    self._device.send_audio(self._encoder.encode(pcm))
+                    self._send(pcm)
 
     def _send_queued(self, now: float) -> None:
         speech = self._speech
         frame = speech.next_frame() if speech is not None else None
-        if self._device.send_audio(self._encoder.encode(frame or self._room())) and speech is not None:
+        if self._send(frame or self._room()) and speech is not None:
             speech.sent(frame, now)
             if speech.finished.is_set():
                 self._speech = None
+
+    def _send(self, pcm: bytes) -> bool:
+        coded = pcm if self._device.audio_format == "pcm" else self._encoder.encode(pcm)
+        return self._device.send_audio(coded)
 
     def _room(self) -> bytes:
         noise = self._noise.integers(-NOISE_AMPLITUDE, NOISE_AMPLITUDE + 1, FRAME_BYTES // 2, dtype=np.int16)

@@ -17,10 +17,13 @@ from rich.table import Table
 from mynah.audio.opus import packet_duration_ms
 from mynah.audio.pcm import read_audio, write_wav
 from mynah.errors import AudioError, ConfigError, MynahError
-from mynah.sim.conversation import Conversation, Said, Target, Turn, converse, converse_live, describe
-from mynah.sim.device import Direction, Observer
+from mynah.sim.conversation import Conversation, Dialect, Said, Target, Turn, converse, converse_live
+from mynah.sim.device import AudioFormat
 from mynah.sim.discovery import DeviceIdentity
+from mynah.sim.microphone import FRAME_MS
+from mynah.sim.recorder import describe
 from mynah.sim.soundcard import SoundCard
+from mynah.sim.state import Direction, Observer
 from mynah.sim.voice import DEFAULT_VOICE, language_of, speak
 from mynah.wire.messages import DeviceMessage, ListenMode, ReceivedMessage
 
@@ -32,7 +35,7 @@ EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TalkOptions:
-    """Arguments of `mynah talk`. One of ``text``, ``wav`` and ``mic`` must be given."""
+    """Arguments of `mynah talk`. One of ``wake``, ``text``, ``wav`` and ``mic`` must be given."""
 
     ota: str = ""
     url: str = ""
@@ -41,17 +44,24 @@ class TalkOptions:
     wav: tuple[Path, ...] = ()
     """Audio files of any kind, one turn each, after those of ``text``."""
     mic: bool = False
+    wake: str = ""
+    """Wake word to begin with."""
     json: bool = False
     save: Path | None = None
     mode: ListenMode = ListenMode.AUTO
     protocol: int | None = None
     """Framing version; None: what the server asks for."""
     transport: str = "ws"
+    dialect: Dialect = Dialect.XIAOZHI
+    audio_format: AudioFormat = "opus"
+    """Of the up-link in the JSON dialect."""
+    iot: bool = False
+    """Be firmware from before MCP."""
     text_only: bool = False
     token: str = ""
     device_id: str = DeviceIdentity().device_id
     timeout: float = 30.0
-    """Seconds to wait for an answer."""
+    """Seconds to wait for an answer, and for somebody to enter the code of a new device."""
     lang: str = ""
     """``en`` or ``zh``; empty: by the script of the text."""
     voice: str = DEFAULT_VOICE
@@ -129,12 +139,13 @@ def report(conversation: Conversation, error: str = "") -> TalkReport:
 
 async def _talk(options: TalkOptions, console: Console) -> Conversation:
     target = _target(options)
-    screen = _Screen(console)
+    screen = _Screen(console, options.audio_format)
     if options.mic:
         return await _talk_live(options, target, screen)
     said = await asyncio.to_thread(_prepare, options)
+    wake = await asyncio.to_thread(_wake_word, options) if options.wake else None
     screen.start()
-    conversation = await converse(target, said, watcher=screen)
+    conversation = await converse(target, said, wake=wake, watcher=screen)
     screen.flush()
     return conversation
 
@@ -153,9 +164,15 @@ def _target(options: TalkOptions) -> Target:
         raise ConfigError(f"the transport {options.transport} is not available: use --transport ws")
     if options.ota and options.url:
         raise ConfigError("give either --ota or --url, not both")
-    if not (options.text or options.wav or options.mic):
-        raise ConfigError("say something: pass --text, --wav or --mic")
-    language = options.lang or language_of("".join(options.text))
+    if not (options.text or options.wav or options.mic or options.wake):
+        raise ConfigError("say something: pass --text, --wav, --wake or --mic")
+    if options.wake and (options.mic or options.mode is ListenMode.MANUAL):
+        raise ConfigError("--wake needs --mode auto or realtime, and no --mic")
+    if options.audio_format != "opus" and options.dialect is not Dialect.JSON:
+        raise ConfigError(f"--audio-format {options.audio_format} needs --dialect json")
+    if options.iot and options.dialect is Dialect.JSON:
+        raise ConfigError("--iot and --dialect json are two kinds of device: give one of them")
+    language = options.lang or language_of("".join(options.text) or options.wake)
     return Target(
         ota_url=options.ota or ("" if options.url else DEFAULT_OTA_URL),
         ws_url=options.url,
@@ -168,6 +185,9 @@ def _target(options: TalkOptions) -> Target:
         protocol=options.protocol,
         timeout_s=options.timeout,
         verify_tls=not options.insecure,
+        dialect=options.dialect,
+        audio_format=options.audio_format,
+        iot=options.iot,
     )
 
 
@@ -181,12 +201,19 @@ def _prepare(options: TalkOptions) -> list[Said]:
     return said
 
 
+def _wake_word(options: TalkOptions) -> Said:
+    """Speak the wake word. Blocking. Raises AudioError."""
+    return Said(options.wake, speak(options.wake, options.voice, language=options.lang))
+
+
 class _Screen(Observer):
     """Prints every message as it happens; audio in between is summed up in one line per direction."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, audio_format: AudioFormat = "opus") -> None:
+        self._format = {Direction.UP: "PCM" if audio_format == "pcm" else "Opus", Direction.DOWN: "Opus"}
         self.card: SoundCard | None = None
         self._console = console
+        self._code = ""
         self._started_at = 0.0
         self._packets = {Direction.UP: 0, Direction.DOWN: 0}
         self._seconds = {Direction.UP: 0.0, Direction.DOWN: 0.0}
@@ -207,9 +234,17 @@ class _Screen(Observer):
 
     def on_audio(self, direction: Direction, packet: bytes, _at_s: float) -> None:
         self._packets[direction] += 1
-        self._seconds[direction] += packet_duration_ms(packet) / 1000
+        up = direction is Direction.UP  # where it may be PCM, and comes from our own microphone
+        self._seconds[direction] += (FRAME_MS if up else packet_duration_ms(packet)) / 1000
         if direction is Direction.DOWN and self.card is not None:
             self.card.play(packet)
+
+    def on_code(self, code: str, message: str) -> None:
+        """Show the code, also where only JSON is wanted: somebody has to enter it."""
+        if code != self._code:
+            self._code = code
+            print(f"this device has no owner yet: enter the code {code}", file=sys.stderr)  # noqa: T201
+            self._console.print(f"[dim]{escape(message)}[/dim]")
 
     def flush(self) -> None:
         """Print the audio that went by since the last message."""
@@ -217,7 +252,8 @@ class _Screen(Observer):
             if packets:
                 seconds = self._seconds[direction]
                 self._console.print(
-                    f"[dim]           {_arrow(direction)} audio: {packets} × Opus, {seconds:.2f} s[/dim]"
+                    f"[dim]           {_arrow(direction)} audio: {packets} × {self._format[direction]}, "
+                    f"{seconds:.2f} s[/dim]"
                 )
                 self._packets[direction], self._seconds[direction] = 0, 0.0
 

@@ -10,7 +10,7 @@ from mynah.sim.stall import StallDetector
 from mynah.wire.frames import encode_audio
 from mynah.wire.messages import ListenMode
 
-from .scripted import Connection, ScriptedServer, packets
+from .scripted import HELLO, Connection, ScriptedServer, packets
 from .test_device import until
 
 
@@ -165,13 +165,88 @@ async def test_unreadable_messages_are_counted() -> None:
 async def test_stop_right_behind_start() -> None:
     async def script(connection: Connection) -> None:
         await connection.send("tts", state="start")
-        await connection.send("tts", state="start")
-        await connection.send("tts", state="stop")
         await connection.send("tts", state="stop")
 
     device = await conversation_of(script)
     assert device.counters == Counters()
     assert device.state is DeviceState.IDLE
+
+
+async def test_starts_and_stops_that_do_not_pair_up_are_counted() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.send("tts", state="start")
+        await connection.send("tts", state="start")
+        await connection.send("tts", state="stop")
+        await connection.send("tts", state="stop")
+        await connection.send("tts", state="stop")
+
+    assert (await conversation_of(script)).counters == Counters(second_start=1, stop_without_start=2)
+
+
+async def test_an_alert_during_a_reply_is_counted() -> None:
+    alert = {"status": "Weather", "message": "Rain.", "emotion": "sad"}
+
+    async def script(connection: Connection) -> None:
+        await connection.send("alert", **alert)
+        await connection.send("tts", state="start")
+        await connection.send("alert", **alert)
+        await connection.send("tts", state="stop")
+        await connection.send("alert", **alert)
+
+    assert (await conversation_of(script)).counters == Counters(alert_during_tts=1)
+
+
+async def test_speaking_while_connecting_is_refused_and_counted() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.until("hello")
+        await connection.send("tts", state="start")
+        await connection.send("tts", state="stop")
+        await connection.socket.send_json(HELLO)
+        await connection.drain()
+
+    states: list[DeviceState] = []
+
+    class Watch(Observer):
+        def on_state(self, state: DeviceState, at_s: float) -> None:
+            states.append(state)
+
+    async with ScriptedServer(script).running() as server:
+        device = SimulatedDevice(observer=Watch())
+        await device.open(server.ws_url)
+        assert states == [DeviceState.CONNECTING, DeviceState.IDLE]
+        await device.close()
+    assert device.counters == Counters(refused_start=1)
+
+
+@pytest.mark.parametrize(("stamps", "bad"), [((60, 120, 180), 0), ((60, 60, 0), 2)])
+async def test_stamps_that_do_not_grow_are_counted(stamps: tuple[int, ...], bad: int) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.send("tts", state="start")
+        await asyncio.sleep(0.03)
+        for stamp in stamps:
+            await connection.socket.send_bytes(encode_audio(2, packets(1)[0], stamp))
+        await connection.send("tts", state="stop")
+
+    assert (await conversation_of(script, protocol=2, aec=True)).counters == Counters(bad_stamps=bad)
+
+
+async def test_silence_on_an_open_connection_is_counted() -> None:
+    async def script(connection: Connection) -> None:
+        await asyncio.sleep(0.35)
+        await connection.answer("At last.", 1)
+
+    counters = (await conversation_of(script, dead_after_s=0.3)).counters
+    assert counters == Counters(long_silence=1)  # the first message was no tts start
+
+
+async def test_an_answer_on_a_connection_taken_for_dead_is_counted() -> None:
+    async def script(connection: Connection) -> None:
+        await asyncio.sleep(0.35)
+        await connection.send("tts", state="start")
+        await connection.send("tts", state="stop")
+
+    counters = (await conversation_of(script, dead_after_s=0.3)).counters
+    assert counters == Counters(long_silence=1, dead_channel=1)
 
 
 async def test_an_answer_that_begins_before_the_last_was_played_out() -> None:
