@@ -1,6 +1,6 @@
 # make run    set up and start the server         make test   set up and run the whole test suite
 # make demo   set up, start a server, talk to it  make check  all that CI checks
-.PHONY: run test demo check lint types imports bench clean
+.PHONY: run test demo check lint types imports bench fuzz abuse clean
 
 run:
 	@scripts/setup.sh run
@@ -32,6 +32,15 @@ imports:
 bench:
 	@scripts/setup.sh run
 	.venv/bin/mynah bench $(ARGS)
+
+# Damaged input for every decoder, and clients that misbehave while others talk; the test suite runs a little of both.
+fuzz:
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.fuzz $(ARGS)
+
+abuse:
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.chaos $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

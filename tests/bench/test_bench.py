@@ -123,7 +123,8 @@ def test_pacer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_turn_in_each_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turn, "TURNS", 1)
     results = list(turn.turns())
-    manual, above, auto, _ = results
+    manual, above, auto, _, last_frame, stop = results
     assert manual.p50 == pytest.approx(above.p50 + 150)
     assert 0 < above.p50 < 500
     assert auto.p50 > 350
+    assert 0 <= last_frame.p50 <= stop.p50 < 500  # no frame after the stop

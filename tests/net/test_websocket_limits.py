@@ -10,10 +10,11 @@ import pytest
 
 from mynah.net import websocket
 from tests.conformance.device import device
+from tests.conformance.test_lifecycle import open_raw
 from tests.servers import app
 
 
-@pytest.mark.parametrize("kind", ["text", "binary", "ping"])
+@pytest.mark.parametrize("kind", ["text", "binary", "ping", "turns"])
 async def test_a_flood_is_cut_off_and_others_go_on(tmp_path: Path, kind: str) -> None:
     async with app(tmp_path) as (server, at), device(at.ws, "02:00:00:00:00:02") as good:
         assert server.devices is not None
@@ -24,7 +25,9 @@ async def test_a_flood_is_cut_off_and_others_go_on(tmp_path: Path, kind: str) ->
             try:
                 while not bad.closed and sent < 50_000:
                     if kind == "text":
-                        await bad.socket.send_str('{"type":"listen","state":"stop"}')
+                        await bad.socket.send_str('{"type":"ping"}')
+                    elif kind == "turns":
+                        await bad.socket.send_str('{"type":"listen","state":"detect","text":"hi"}')
                     elif kind == "binary":
                         await bad.socket.send_bytes(b"\xf8\xff\xfe")
                     else:
@@ -36,7 +39,8 @@ async def test_a_flood_is_cut_off_and_others_go_on(tmp_path: Path, kind: str) ->
                 pass
             await bad.wait(lambda: bad.closed, 5)
             assert bad.socket.close_code == websocket.POLICY_VIOLATION
-            assert sent >= websocket.FLOOD_UNITS - 10
+            each = websocket.TURN_UNITS + 1 if kind == "turns" else 1
+            assert sent >= websocket.FLOOD_UNITS // each - 10
         await good.alive()
         async with asyncio.timeout(websocket.CLOSE_GRACE_S + 5):
             while len(server.devices) > 1:
@@ -103,3 +107,15 @@ async def test_finished_handshakes_are_forgotten(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             while server._websocket._handshakes:
                 await asyncio.sleep(0.01)
+
+
+async def test_what_is_no_websocket_is_not_our_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with app(tmp_path) as (_, at):
+        _, writer = await open_raw(at.ws)
+        writer.write(b"\xff" * 100)
+        async with device(at.ws, "02:00:00:00:00:02") as good:
+            await good.hello()
+        writer.close()
+    assert not [record for record in caplog.records if record.name.startswith("picows")]

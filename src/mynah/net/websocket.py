@@ -54,6 +54,8 @@ FLOOD_WINDOW_S = 10.0
 """A frame counts one unit and one more for every 4 KB; so many units in less time are a flood, not a device: 200 a
 second, while the liveliest (20 ms packets and messages beside them) sends 60. A wake-word burst is 35, a tool list of
 1 MB 256. Overflow policy: disconnect, close code 1008."""
+TURN_UNITS = 20
+"""What a message counts that begins or ends a turn, which is so much more work: ten a second are a flood."""
 MAX_HANDSHAKES = 4096
 """Connections that have not finished their handshake: all devices of a site may come back in the same second. Overflow
 policy: the oldest is cut, because an honest client is done in milliseconds and only a slow attacker grows old."""
@@ -65,9 +67,13 @@ BAD_FRAMES_LOGGED = 3
 
 log = logger.bind(tag="websocket")
 
-PICOWS_LOG = logging.getLogger("picows.server")
-# picows logs handshake failures of strangers as warnings; ours are logged by the gate.
-PICOWS_LOG.setLevel(logging.ERROR)
+_picows_log = logging.getLogger("picows.server")
+# Handshakes of strangers that fail are warnings to picows; ours are logged by the gate.
+_picows_log.setLevel(logging.ERROR)
+# Nor is it our error when somebody sends no WebSocket frames: his connection is closed and that is that.
+_picows_log.addFilter(lambda record: not str(record.msg).startswith("WS parser error"))
+# For a plain Logger picows would make a child per connection.
+PICOWS_LOG = logging.LoggerAdapter(_picows_log)
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -245,6 +251,9 @@ class DeviceSocket(WSListener):
                     self._on_audio_data(message)
                 case messages.DeviceInfo():
                     self._introduce(message)
+                case messages.Listen() | messages.Abort():
+                    self._load += TURN_UNITS
+                    self._session.on_message(message)
                 case _:
                     self._started = self._started or isinstance(message, messages.Hello)
                     self._session.on_message(message)

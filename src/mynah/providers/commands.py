@@ -74,7 +74,7 @@ _Loader = getattr(
 MAX_TEXT_CHARS = 400
 """Longer texts are no commands; the bound keeps the backtracking matcher away from pasted documents."""
 
-MAX_WORDINGS = 8
+MAX_WORDINGS = 6
 """Ways to take fillers off one end of a text that are tried: people say two or three, an attacker hundreds."""
 
 _JSGF_WORD = re.compile(r"(?<![<\w'])[a-z][a-z']*(?![\w'>])")

@@ -14,7 +14,7 @@ from typing import Final
 import jwt
 import msgspec
 
-from mynah.security.tokens import CLOCK_SKEW_S, MAX_ID_CHARS, normal_device_id
+from mynah.security.tokens import CLOCK_SKEW_S, normal_client_id, normal_device_id
 
 LIFETIME_S: Final = 86400
 """A device gets a fresh token each time it connects, and connections end when nobody speaks."""
@@ -54,7 +54,7 @@ class VisionTokens:
         stamp = int(time.time() if now is None else now)
         claims = _Claims(
             sub=normal_device_id(device_id),
-            client_id=client_id.strip()[:MAX_ID_CHARS],
+            client_id=normal_client_id(client_id),
             aud=_AUDIENCE,
             iat=stamp,
             exp=stamp + LIFETIME_S,

@@ -7,9 +7,7 @@ import uuid
 import aiohttp
 import msgspec
 
-from mynah.errors import WireError
 from mynah.sim.link import ConnectError
-from mynah.wire.ota import OtaReply, decode_reply
 
 TIMEOUT_S = 30.0
 """What firmware gives the answer's headers."""
@@ -99,17 +97,6 @@ class DeviceIdentity(msgspec.Struct, frozen=True):
         if token:
             headers["Authorization"] = token if " " in token else f"Bearer {token}"
         return headers
-
-
-async def discover(
-    url: str, identity: DeviceIdentity, *, timeout_s: float = TIMEOUT_S, verify_tls: bool = True
-) -> OtaReply:
-    """Post to the OTA address and return the answer. Raises ConnectError, also for an answer that harms devices."""
-    body = await fetch_reply(url, identity, timeout_s=timeout_s, verify_tls=verify_tls)
-    try:
-        return decode_reply(body)
-    except WireError as error:
-        raise ConnectError(f"{url}: {error}") from error
 
 
 async def fetch_reply(

@@ -71,7 +71,9 @@ class SseDecoder:
         if name != b"data":  # comments (keep-alive), event, id, retry
             return
         if len(self._data) == 1 and _is_complete(self._data[0]):
-            self._dispatch(events)  # a server that leaves out the empty lines; it does not break its JSON into lines
+            self._dispatch(
+                events
+            )  # a server that leaves out the empty lines; it does not break its JSON into lines
         text = value.removeprefix(b" ").decode("utf-8", errors="replace")
         self._data.append(text)
         self._size += len(line)
