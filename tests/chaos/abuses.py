@@ -248,11 +248,11 @@ async def wrong_order(attacker: Attacker) -> None:
     stories = (
         audio * 100 + stop * 10 + detect,  # no hello at all
         HELLO + audio * 100 + stop * 20 + abort * 20,
-        HELLO + (start + stop) * 100,
-        HELLO + start * 200 + audio * 50,
-        HELLO + abort * 1000,
-        HELLO + detect * 1000,
-        HELLO + (detect + abort) * 300,
+        HELLO + (start + stop) * 40,
+        HELLO + start * 80 + audio * 50,
+        HELLO + abort * 80,
+        HELLO + detect * 80,
+        HELLO + (detect + abort) * 40,
         HELLO * 200,
         HELLO + say(type="goodbye") + audio * 10 + start,
     )
@@ -311,6 +311,15 @@ async def flood_of_junk_audio(attacker: Attacker) -> None:
 @abuse
 async def flood_of_text(attacker: Attacker) -> None:
     await _flood(attacker, websocket_frame(TEXT, b'{"type":"ping"}'), 40_000)
+
+
+@abuse
+async def flood_of_turns(attacker: Attacker) -> None:
+    """Questions and interruptions, each of which begins or ends the work of a turn."""
+    detect = websocket_frame(TEXT, b'{"type":"listen","state":"detect","text":"hi"}')
+    abort = websocket_frame(TEXT, b'{"type":"abort"}')
+    for frames in (detect, abort, detect + abort):
+        await _flood(attacker, frames, 20_000)
 
 
 @abuse
