@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from mynah.net import devices as module
+from tests.conformance.test_lifecycle import masked, open_raw
 from tests.servers import app, connect
 
 
@@ -92,3 +93,43 @@ async def test_a_full_server_lets_a_device_replace_itself(tmp_path: Path) -> Non
         async with connect(at.ws) as newer:
             await newer.hello()
             await older.until("close")
+
+
+async def test_who_comes_back_all_the_time_does_not_pile_up_connections(tmp_path: Path) -> None:
+    async with app(tmp_path, "server.limits.max_connections=5") as (server, at):
+        assert server.devices is not None
+        most = 0
+        writers = []
+        for _ in range(60):
+            _, writer = await open_raw(at.ws + "?device-id=02:00:00:00:00:07")
+            writers.append(writer)
+            most = max(most, len(server.devices))
+        assert most <= 4  # the new one, the one that is closing, and what TCP has not told yet
+        for writer in writers:
+            writer.close()
+
+
+async def test_nobody_is_let_in_before_all_is_ready(tmp_path: Path) -> None:
+    async with app(tmp_path) as (server, at):
+        assert server.devices is not None
+        server.devices._open = False
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with connect(at.ws):
+                pass
+        assert refused.value.status == 503
+
+
+async def test_a_connection_that_is_being_closed_is_nobodys(tmp_path: Path) -> None:
+    async with app(tmp_path) as (server, at):
+        assert server.devices is not None
+        reader, writer = await open_raw(at.ws + "?device-id=02:00:00:00:00:07")
+        writer.write(masked(0x81, b'{"type":"hello"}'))
+        await asyncio.wait_for(reader.readexactly(2), 5)
+        assert server.devices.say("02:00:00:00:00:07", "tea")
+        assert server.devices.disconnect("02:00:00:00:00:07")
+        await asyncio.sleep(0.05)  # it never answers the close
+        assert len(server.devices) == 1
+        assert not list(server.devices)
+        assert not server.devices.say("02:00:00:00:00:07", "tea")
+        assert not server.devices.disconnect("02:00:00:00:00:07")
+        writer.close()

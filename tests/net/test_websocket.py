@@ -21,6 +21,7 @@ from mynah.net.address import WEBSOCKET_PATH
 from mynah.net.websocket import read_peer
 from mynah.wire import frames
 from mynah.wire.messages import Stt
+from tests.conformance.test_lifecycle import masked, open_raw
 from tests.servers import app, connect
 
 
@@ -255,20 +256,26 @@ def test_headers_win_over_the_query() -> None:
     assert (peer.device_id, peer.client_id, peer.authorization) == ("bb", "q", "Bearer h")
 
 
-async def test_a_web_page_of_another_site_is_not_this_machine(tmp_path: Path) -> None:
-    async with app(tmp_path, "server.ip=0.0.0.0", "server.auth.enabled=auto") as (
-        _,
-        at,
-    ):  # so that `auto` asks for tokens
-        for origin, status in (
-            ("https://evil.example", "401"),
-            ("null", "401"),
-            ("http://localhost:8002", "101"),
-            ("http://mynah", "101"),  # the name this request uses for us
+@pytest.mark.parametrize("ip", ["0.0.0.0", "127.0.0.1"])
+async def test_a_web_page_of_another_site_is_not_this_machine(tmp_path: Path, ip: str) -> None:
+    async with app(tmp_path, f"server.ip={ip}", "server.auth.enabled=auto") as (_, at):
+        for origin, host, status in (
+            ("https://evil.example", "127.0.0.1:8000", "401"),
+            ("null", "127.0.0.1:8000", "401"),
+            ("http://[::1", "127.0.0.1:8000", "401"),
+            ("http://evil.example:8000", "evil.example:8000", "401"),  # his name may lead to our address
+            ("http://localhost:8002", "evil.example:8000", "401"),
+            ("http://localhost:8002", "127.0.0.1:8000", "101"),
+            ("http://127.0.0.1:8002", "localhost:8000", "101"),
         ):
-            line = await first_line(at.ws, handshake(more=f"Origin: {origin}\r\n"))
-            assert line.split()[1] == status, origin
-        assert (await first_line(at.ws, handshake())).split()[1] == "101"
+            request = handshake(more=f"Origin: {origin}\r\n").replace("Host: mynah", f"Host: {host}")
+            line = await first_line(at.ws, request)
+            assert line.split()[1] == status, (origin, host)
+        assert (await first_line(at.ws, handshake())).split()[1] == "101"  # no page at all
+    open_to_all = (f"server.ip={ip}", "server.auth.enabled=false")
+    async with app(tmp_path, *open_to_all) as (_, at):
+        line = await first_line(at.ws, handshake(more="Origin: https://evil.example\r\n"))
+        assert line.split()[1] == "101"  # somebody has said so
 
 
 async def test_a_peer_that_does_not_read_is_cut_after_the_grace(
@@ -339,3 +346,14 @@ async def test_a_version_that_is_no_text_is_refused(tmp_path: Path, caplog: pyte
         assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] == b"400"
         writer.close()
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("sent", "answered"), [(b"", 1000), (b"\x03\xe9", 1001), (b"\x0b\xb8bye", 3000)])
+async def test_a_close_is_answered_with_a_legal_code(tmp_path: Path, sent: bytes, answered: int) -> None:
+    async with app(tmp_path) as (_, at):
+        reader, writer = await open_raw(at.ws)
+        writer.write(masked(0x88, sent))
+        header = await asyncio.wait_for(reader.readexactly(2), 5)
+        assert header[0] == 0x88
+        assert int.from_bytes((await reader.readexactly(header[1]))[:2], "big") == answered
+        writer.close()

@@ -121,6 +121,7 @@ async def seen(server: str, llm: OpenAiLlm) -> dict[str, int]:
         ("no-done", SENTENCES),
         ("no-finish-reason", SENTENCES),
         ("open-after-done", SENTENCES),
+        ("cut-after-done", SENTENCES),
         ("odd-framing", CHINESE),
         ("no-empty-lines", SENTENCES),
         ("reasoning", SENTENCES),

@@ -147,6 +147,19 @@ async def open_after_done(reply: Reply) -> web.StreamResponse:
     return reply.response
 
 
+@scenario("cut-after-done")
+async def cut_after_done(reply: Reply) -> web.StreamResponse:
+    """The answer is whole, but the service drops the connection instead of ending the body."""
+    await reply.open()
+    await reply.say(TOKENS)
+    await reply.delta({}, "stop")
+    await reply.raw(b"data: [DONE]\n\n")
+    await asyncio.sleep(0.05)
+    assert reply.request.transport is not None
+    reply.request.transport.abort()
+    return reply.response
+
+
 @scenario("odd-framing")
 async def odd_framing(reply: Reply) -> web.StreamResponse:
     """Comments, CRLF, no space after the colon, other fields, bytes one by one."""

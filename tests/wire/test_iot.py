@@ -98,7 +98,11 @@ def test_everything_is_bounded() -> None:
         {"name": f"t{n}", "description": "d" * 9000, "properties": members, "methods": members}
         for n in range(500)
     )
-    assert len(things) == iot.MAX_THINGS
+    assert 10 < len(things) < iot.MAX_THINGS  # by `MAX_TOTAL`
+    assert (
+        len(iot.parse_descriptors({"name": f"t{n}", "methods": {"m": {}}} for n in range(500)))
+        == iot.MAX_THINGS
+    )
     first = things[0]
     assert len(first.properties) == len(first.methods) == iot.MAX_MEMBERS
     assert len(first.methods[0].parameters) == iot.MAX_MEMBERS

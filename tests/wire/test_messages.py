@@ -121,11 +121,8 @@ def test_a_server_reads_what_a_device_writes(message: m.DeviceMessage) -> None:
         '{"type":7}',
         '{"type":"listen"}',
         '{"type":"listen","state":"SECRET"}',
-        '{"type":"listen","state":"start","mode":"SECRET"}',
-        '{"type":"listen","state":"detect","text":["SECRET"]}',
         '{"type":"listen","state":"detect","text":"a SECRET "word""}',
         '{"type":"mcp","payload":"SECRET"}',
-        '{"type":"hello","version":"SECRET"}',
         b'{"type":"abort","reason":"\xff SECRET"}',
         '{"type":"abort","reason":"\ud800 SECRET"}',
         '{"type":"mcp","payload":' + '{"a":' * 100_000 + "1" + "}" * 100_001,
@@ -179,3 +176,38 @@ def test_any_object_is_a_message_or_a_wire_error(kind: str, rest: dict[str, obje
 
 def test_emotions_are_the_21_shared_names() -> None:
     assert len(set(m.EMOTIONS)) == 21
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ('{"type":"hello","features":null,"version":"1","audio_params":null}', m.Hello()),
+        ('{"type":"hello","features":[],"version":3.5,"transport":null}', m.Hello()),
+        ('{"type":"hello","features":{"mcp":true},"audio_params":{"sample_rate":1.5}}',
+         m.Hello(features={"mcp": True})),
+        ('{"type":"listen","state":"start","mode":"push"}', m.Listen("start")),
+        ('{"type":"listen","state":"detect","text":null}', m.Listen("detect")),
+        ('{"type":"abort","reason":7}', m.Abort()),
+    ],
+)  # fmt: skip
+def test_odd_types_count_as_left_out_where_silence_would_be_worse(frame: str, message: object) -> None:
+    assert m.decode(frame) == message
+
+
+@given(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["hello", "listen", "abort"])},
+        optional={
+            name: st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+            | st.dictionaries(st.text(max_size=3), st.none(), max_size=2)
+            for name in ("version", "transport", "features", "audio_params", "state", "mode", "text", "reason")
+        },
+    )
+)  # fmt: skip
+def test_a_hello_and_an_abort_are_always_understood(told: dict[str, object]) -> None:
+    frame = msgspec.json.encode(told)
+    if told["type"] == "listen" and told.get("state") not in ("start", "stop", "detect"):
+        with pytest.raises(WireError):
+            m.decode(frame)
+    else:
+        assert type(m.decode(frame)).__name__.lower() == told["type"]

@@ -109,10 +109,10 @@ class Limits(Section):
         ge=1,
     )
     max_message_bytes: int = setting(
-        "largest WebSocket message from a device. Firmware sends at most 65535; tool lists of desktop "
-        "clients are larger.",
+        "largest WebSocket message from a device. Firmware sends at most 65535. Who has sent a large message keeps up "
+        "to twice its size in memory until it disconnects.",
         unit="bytes",
-        default=1 << 20,
+        default=131072,
         ge=65536,
     )
     http_body_bytes: int = setting(

@@ -14,6 +14,7 @@ from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
 from mynah.net.websocket import DeviceSocket, Peer, Refusal, told_peer
 from mynah.security.tokens import Authenticator, AuthReason, AuthResult
+from mynah.wire.json_dialect import JsonDialect
 from mynah.wire.messages import SessionConfig
 
 SWEEP_S = 5.0
@@ -39,6 +40,9 @@ class Devices:
         self._max_connections = max_connections
         self._sessions: dict[DeviceSocket, Session] = {}
         self._by_device: dict[str, DeviceSocket] = {}
+        self._replaced: dict[str, DeviceSocket] = {}
+        """Connections that had to make room and have not closed yet: one of a device at most."""
+        self._open = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._draining = False
 
@@ -46,10 +50,9 @@ class Devices:
 
     def admit(self, peer: Peer) -> Refusal | None:
         """Return why the peer is refused, or None to let it in."""
-        if self._draining:
-            return Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down, try again in a moment"
-            )
+        if self._draining or not self._open:
+            doing = "shutting down" if self._draining else "starting"
+            return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"the server is {doing}, try again in a moment")
         if len(self._sessions) >= self._max_connections and peer.device_id not in self._by_device:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the server is full (server.limits.max_connections)"
@@ -94,12 +97,13 @@ class Devices:
         self._enter(peer.device_id, link)
         return True
 
-    @property
-    def session_config(self) -> SessionConfig:
-        """What devices of the JSON dialect are told."""
-        return SessionConfig(
-            vad_threshold=self._services.vad.threshold,
-            max_audio_length=MAX_UTTERANCE_BYTES // SAMPLE_BYTES_PER_MS,
+    def json_dialect(self) -> JsonDialect:
+        """Make the voice of a connection that speaks the JSON dialect."""
+        return JsonDialect(
+            SessionConfig(
+                vad_threshold=self._services.vad.threshold,
+                max_audio_length=MAX_UTTERANCE_BYTES // SAMPLE_BYTES_PER_MS,
+            )
         )
 
     def _authenticate(self, peer: Peer) -> AuthResult:
@@ -108,24 +112,32 @@ class Devices:
             peer.device_id,
             peer.client_id,
             peer.ip,
-            # A web page of another site is not "this machine", even if the browser runs on it.
-            forwarded=peer.forwarded or peer.cross_site,
+            forwarded=peer.forwarded,
+            cross_site=peer.cross_site,
         )
 
     def _enter(self, device_id: str, link: DeviceSocket) -> None:
         """Put a connection on record. A newer connection of a device replaces the older one."""
         older = self._by_device.get(device_id)
         self._by_device[device_id] = link
-        if older is not None:
-            log.info("{} connected again, the older connection is closed", device_id)
-            older.close(reason="replaced by a newer connection")
+        if older is None:
+            return
+        log.info("{} connected again, the older connection is closed", device_id)
+        leaving = self._replaced.get(device_id)
+        if leaving is not None:  # who comes back faster than his connections can close must not pile them up
+            leaving.abort()
+        self._replaced[device_id] = older
+        older.close(reason="replaced by a newer connection")
 
     def closed(self, link: DeviceSocket) -> None:
         """The connection is gone."""
         session = self._sessions.pop(link, None)
-        # The entry may belong to a newer connection of the same device by now.
-        if session is not None and self._by_device.get(session.device_id) is link:
-            del self._by_device[session.device_id]
+        if session is None:
+            return
+        # The entries may belong to newer connections of the same device by now.
+        for known in (self._by_device, self._replaced):
+            if known.get(session.device_id) is link:
+                del known[session.device_id]
 
     # -- for the operator
 
@@ -133,13 +145,15 @@ class Devices:
         return len(self._sessions)
 
     def __iter__(self) -> Iterator[Session]:
-        return iter(tuple(self._sessions.values()))
+        """Those that are connected and not being closed."""
+        return iter([session for session in self._sessions.values() if session.phase is not Phase.CLOSED])
 
     def find(self, device_id: str) -> Session | None:
         """Return the session of a connected device that has said hello, or None."""
         link = self._by_device.get(device_id)
         session = self._sessions.get(link) if link is not None else None
-        return session if session is not None and session.greeted else None
+        talking = session is not None and session.greeted and session.phase is not Phase.CLOSED
+        return session if talking else None
 
     def say(self, device_id: str, words: str) -> bool:
         """Make a device speak; False when it is not connected."""
@@ -165,14 +179,16 @@ class Devices:
     def disconnect(self, device_id: str) -> bool:
         """End the connection of a device; False when it has none."""
         link = self._by_device.get(device_id)
-        if link is not None:
-            link.close(reason="ended by the operator")
-        return link is not None
+        if link is None or self._sessions[link].phase is Phase.CLOSED:
+            return False
+        link.close(reason="ended by the operator")
+        return True
 
     # -- life
 
     def start(self) -> None:
-        """Begin to look for silent conversations."""
+        """Let devices in, and begin to look for silent conversations."""
+        self._open = True
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:

@@ -55,7 +55,9 @@ FLOOD_WINDOW_S = 10.0
 second, while the liveliest (20 ms packets and messages beside them) sends 60. A wake-word burst is 35, a tool list of
 1 MB 256. Overflow policy: disconnect, close code 1008."""
 TURN_UNITS = 20
-"""What a message counts that begins or ends a turn, which is so much more work: ten a second are a flood."""
+"""What a message counts that begins or ends a turn or describes things, which is so much more work: ten a second are
+a flood."""
+COSTLY = (messages.Listen, messages.Abort, messages.Iot)
 MAX_HANDSHAKES = 4096
 """Connections that have not finished their handshake: all devices of a site may come back in the same second. Overflow
 policy: the oldest is cut, because an honest client is done in milliseconds and only a slow attacker grows old."""
@@ -102,16 +104,14 @@ class Peer(msgspec.Struct, frozen=True):
 
     @property
     def cross_site(self) -> bool:
-        """Whether a browser sends this for a page of another host. Devices send no Origin at all."""
+        """Whether a browser sends this for a page that this machine does not serve. Devices send no Origin at all.
+
+        That the page and we have the same name proves nothing: its owner may let his name lead to our address.
+        """
         origin = self.headers.get("origin")
-        if origin is None:
-            return False
-        try:
-            page = urlsplit(origin).hostname or ""
-            own = urlsplit(f"//{self.headers.get('host', '')}").hostname or ""
-        except ValueError:  # an address of half an IPv6 address: no browser sends that
-            return True
-        return not (is_loopback(page) or page in ("localhost", own))
+        return origin is not None and not (
+            is_loopback(_host(origin)) and is_loopback(_host(f"//{self.headers.get('host', '')}"))
+        )
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -136,9 +136,8 @@ class Gate(Protocol):
     def closed(self, link: DeviceSocket) -> None:
         """The connection is gone."""
 
-    @property
-    def session_config(self) -> messages.SessionConfig:
-        """What devices of the JSON dialect are told."""
+    def json_dialect(self) -> JsonDialect:
+        """Make the voice of a connection that speaks the JSON dialect."""
 
 
 class DeviceSocket(WSListener):
@@ -177,7 +176,8 @@ class DeviceSocket(WSListener):
         if self._load >= FLOOD_UNITS and self._floods():
             return
         if kind is WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code())
+            # A Close without a code must not be answered with the code that says so.
+            transport.send_close(frame.get_close_code() if frame.payload_size >= 2 else WSCloseCode.OK)
             transport.disconnect()
         elif kind is WSMsgType.PING:
             # Here and not by picows itself, which would answer a flood of them without telling us.
@@ -196,8 +196,10 @@ class DeviceSocket(WSListener):
         session, self._session = self._session, None
         self._transport = None
         if session is not None:
-            session.on_closed()
-            self._gate.closed(self)
+            try:
+                session.on_closed()
+            finally:
+                self._gate.closed(self)
 
     # -- Link
 
@@ -231,6 +233,11 @@ class DeviceSocket(WSListener):
         # Not gracefully: that would wait for ever for a peer that does not read.
         asyncio.get_running_loop().call_later(CLOSE_GRACE_S, transport.disconnect, False)
 
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        if self._transport is not None:
+            self._transport.disconnect(graceful=False)
+
     # -- pieces
 
     def _write(self, kind: WSMsgType, data: bytes) -> None:
@@ -251,17 +258,19 @@ class DeviceSocket(WSListener):
                     self._on_audio_data(message)
                 case messages.DeviceInfo():
                     self._introduce(message)
-                case messages.Listen() | messages.Abort():
-                    self._load += TURN_UNITS
+                case messages.Heartbeat() | messages.Ping():
                     self._session.on_message(message)
                 case _:
-                    self._started = self._started or isinstance(message, messages.Hello)
+                    self._started = True
+                    if isinstance(message, COSTLY):
+                        self._load += TURN_UNITS
                     self._session.on_message(message)
         except WireError as error:
             self._bad_frame(error)
 
     def _on_audio(self, payload: bytes) -> None:
         assert self._session is not None
+        self._started = True
         try:
             self._session.on_audio(frames.decode_audio(self._version, payload).packet)
         except WireError as error:
@@ -272,21 +281,18 @@ class DeviceSocket(WSListener):
         assert self._session is not None
         if self._started:
             return
-        self._speak_json()
+        self._started = True
+        self._dialect = self._gate.json_dialect()
         if not self._gate.identify(self, info.device_id, info.client_id):
             self.close(POLICY_VIOLATION, "this token is not for this device")
             return
         self._session.on_message(messages.Hello())
 
-    def _speak_json(self) -> None:
-        self._started = True
-        self._dialect = JsonDialect(self._gate.session_config)
-
     def _on_audio_data(self, message: messages.AudioData) -> None:
         assert self._session is not None
         audio = decode_data(message)
         if not self._started:
-            self._speak_json()
+            self._introduce(messages.DeviceInfo())
         # Nobody presses a button here: who sends audio while nothing is going on wants to be heard.
         if audio and self._session.phase is Phase.IDLE:
             self._session.on_message(messages.Listen("start", messages.ListenMode.AUTO))
@@ -450,6 +456,14 @@ def read_peer(target: str, headers: Mapping[str, str], ip: str) -> Peer:
         client_id=_printable(headers.get("client-id") or query("client-id")),
         authorization=authorization,
     )
+
+
+def _host(url: str) -> str:
+    """Return the name of the host in a URL; empty when there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # half an IPv6 address: no browser sends that
+        return ""
 
 
 def told_peer(peer: Peer, device_id: str, client_id: str) -> Peer:

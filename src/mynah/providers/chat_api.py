@@ -251,9 +251,11 @@ async def _read_all(content: aiohttp.StreamReader, limit: int) -> str:
 
 async def _drain(content: aiohttp.StreamReader) -> None:
     """Read the end of the body that follows ``[DONE]``, so that the connection can be used again."""
+    import aiohttp
+
     try:
         async with asyncio.timeout(_DRAIN_S):
             async for _ in content.iter_any():
                 pass
-    except TimeoutError:
-        return  # a service that keeps the stream open: the connection is given up
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return  # a service that keeps the stream open, or cuts it: the answer is complete, the connection is not

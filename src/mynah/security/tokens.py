@@ -227,11 +227,13 @@ class Authenticator:
         client_id: str,
         peer_ip: str,
         forwarded: bool,
+        cross_site: bool = False,
     ) -> AuthResult:
         """Decide on one connection.
 
         ``authorization`` is ``Bearer <token>`` or the bare token, from the header or a query parameter.
-        ``forwarded`` says that the request carries forwarding headers, trusted or not.
+        ``forwarded`` says that the request carries forwarding headers, trusted or not; ``cross_site`` that a browser
+        sends it for a page of somebody else: such a page is not "this machine", even if its browser runs here.
         """
         token = _bearer(authorization)
         if self.awaits_owner(device_id, client_id):
@@ -239,9 +241,10 @@ class Authenticator:
             if name is None:
                 return AuthResult(False, AuthReason.NOT_BOUND)
             return AuthResult(True, AuthReason.NAMED_TOKEN, name)
-        if not self._required:
+        stranger = self._auto and cross_site
+        if not self._required and not stranger:
             return AuthResult(True, AuthReason.AUTH_OFF)
-        if self._auto and not forwarded and is_loopback(peer_ip):
+        if self._auto and not forwarded and not cross_site and is_loopback(peer_ip):
             return AuthResult(True, AuthReason.LOOPBACK)
         if self._is_allowed(device_id):
             return AuthResult(True, AuthReason.ALLOWED_DEVICE)

@@ -54,8 +54,14 @@ class DeviceThings:
         self._send = send
         self._things: dict[str, Thing] = {}
         self._states: dict[str, dict[str, Any]] = {}
-        self.tools: tuple[Tool, ...] = ()
+        self._tools: tuple[Tool, ...] | None = ()
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
         """What the device offers to a language model; a new tuple whenever that changes."""
+        if self._tools is None:  # made when a model asks, not for each of the messages that describe a device
+            self._tools = self._make_tools()
+        return self._tools
 
     @property
     def things(self) -> tuple[Thing, ...]:
@@ -72,7 +78,7 @@ class DeviceThings:
             if thing.name in self._things or len(self._things) < MAX_THINGS:
                 self._things[thing.name] = thing
         if self._things != before:
-            self.tools = self._make_tools()
+            self._tools = None
 
     def update(self, states: list[dict[str, Any]]) -> None:
         """Take in ``states``; they may come before the description, and hold only what has changed.

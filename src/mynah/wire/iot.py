@@ -18,6 +18,10 @@ MAX_THINGS = 32
 MAX_MEMBERS = 24
 """Properties of a thing, methods of a thing, parameters of a method: the largest known has 8. The rest is left out."""
 
+MAX_TOTAL = 1024
+"""Properties, methods and parameters of one message together: ten times what the most gifted device has, and three
+milliseconds of reading. Further things are left out."""
+
 MAX_NAME_CHARS = 64
 """Names of things, properties, methods and parameters: firmware's longest one has 20. A longer one is no name."""
 
@@ -75,8 +79,17 @@ class Thing(msgspec.Struct, frozen=True):
 
 def parse_descriptors(descriptors: Iterable[object]) -> tuple[Thing, ...]:
     """Read ``descriptors`` of an ``iot`` message; what neither reports nor does anything is left out."""
-    things = (_parse_thing(entry) for entry in _first(descriptors, MAX_THINGS))
-    return tuple(thing for thing in things if thing is not None)
+    things: list[Thing] = []
+    total = 0
+    for entry in _first(descriptors, MAX_THINGS):
+        thing = _parse_thing(entry)
+        if thing is None:
+            continue
+        total += len(thing.properties) + sum(1 + len(method.parameters) for method in thing.methods)
+        if total > MAX_TOTAL:
+            break
+        things.append(thing)
+    return tuple(things)
 
 
 def parse_states(states: Iterable[object]) -> dict[str, dict[str, Any]]:

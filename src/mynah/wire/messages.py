@@ -273,16 +273,54 @@ _encoder = msgspec.json.Encoder()
 def decode(frame: bytes | str) -> DeviceMessage:
     """Read one text frame of a device. Raises WireError, with a reason that holds none of the content.
 
-    Devices do not escape what they put into MCP errors, so of a spoilt ``mcp`` frame the id is saved: whoever waits
-    for that answer is told at once.
+    Clients in the field send ``null``, numbers as texts and modes of their own. A hello that is dropped leaves a
+    device waiting for ten seconds and a dropped ``listen`` leaves it deaf, so of these a field of the wrong type counts
+    as one that was left out. Nor do devices escape what they put into MCP errors: of a spoilt ``mcp`` frame the id is
+    saved, and whoever waits for that answer is told at once.
     """
     try:
         return _device_decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        payload = mcp.salvage(frame)
-        if payload is not None:
-            return Mcp(payload)
+        saved = _forgive(frame) if isinstance(error, msgspec.ValidationError) else _salvage(frame)
+        if saved is not None:
+            return saved
         raise WireError(_reason(error)) from None
+
+
+_FORGIVEN: dict[object, type[Hello | Listen | Abort]] = {"hello": Hello, "listen": Listen, "abort": Abort}
+
+
+def _forgive(frame: bytes | str) -> Hello | Listen | Abort | None:
+    """Read valid JSON as a message without those of its fields that have the wrong type."""
+    try:
+        told = msgspec.json.decode(frame, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    tag = told.get("type")
+    kind = _FORGIVEN.get(tag) if isinstance(tag, str) else None
+    if kind is None:
+        return None
+    fields = msgspec.structs.fields(kind)
+    sound = {
+        field.name: told[field.name] for field in fields if _fits(told.get(field.name, _fits), field.type)
+    }
+    try:
+        return msgspec.convert({"type": tag, **sound}, kind)
+    except msgspec.ValidationError:  # a field that it cannot do without
+        return None
+
+
+def _fits(value: object, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except (msgspec.ValidationError, RecursionError):
+        return False
+    return True
+
+
+def _salvage(frame: bytes | str) -> Mcp | None:
+    payload = mcp.salvage(frame)
+    return Mcp(payload) if payload is not None else None
 
 
 def encode(message: ServerMessage) -> bytes:
