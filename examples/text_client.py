@@ -38,6 +38,8 @@ async def ask(socket, words):
                 print("<", sentence)
             case {"type": "tts", "state": "stop"}:
                 break
+    else:
+        sys.exit("the server has ended the conversation")
     print(f"  ({packets} packets of speech)")
 
 
@@ -53,4 +55,9 @@ async def main(ota_url, *questions):
                 await ask(socket, words)
 
 
-asyncio.run(main(*sys.argv[1:]))
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
+try:
+    asyncio.run(main(*sys.argv[1:]))
+except (aiohttp.ClientError, OSError) as error:
+    sys.exit(f"no conversation: {error}")

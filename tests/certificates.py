@@ -8,18 +8,25 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
 def write_certificate(
-    folder: Path, name: str = "server", *, valid_days: int = 1, passphrase: bytes = b""
+    folder: Path,
+    name: str = "server",
+    *,
+    valid_days: int = 1,
+    passphrase: bytes = b"",
+    rsa_bits: int = 0,
 ) -> tuple[Path, Path]:
     """Write certificate and key for 127.0.0.1 as PEM files and return their paths.
 
-    Negative ``valid_days``: it expired yesterday.
+    Negative ``valid_days``: it expired yesterday. ``rsa_bits`` 0: the key is an EC key.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = ec.generate_private_key(ec.SECP256R1())
+    if rsa_bits:
+        key = rsa.generate_private_key(65537, rsa_bits)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (

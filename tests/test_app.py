@@ -139,7 +139,7 @@ async def test_addresses_are_right_on_every_interface(tmp_path: Path) -> None:
         )
 
 
-IMAGE = b"image" * 50_000
+IMAGE = b"\xe9mage" * 50_000
 BOARD = {"board": {"type": "board"}, "application": {"version": "1.0"}}
 FORWARDED = {
     "Host": "inner",

@@ -16,6 +16,7 @@ import yaml
 from mynah import __version__, cli
 from mynah.errors import ProviderError
 from mynah.wire.messages import ListenMode
+from tests.certificates import write_certificate
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +153,9 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mynah(monkeypatch, "serve") == 130
 
 
-def test_talk_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_talk_passes_everything_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from mynah.sim import talk
     from mynah.sim.conversation import Dialect
 
@@ -168,17 +171,27 @@ def test_talk_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     given = (
         "--ota http://h/ --url ws://h/ --text a --text b --wav x.wav --mic --json --save r.wav --mode manual "
         "--protocol 3 --transport ws --text-only --token t --device-id aa:bb:cc:dd:ee:01 --timeout 5 --lang en "
-        "--voice kal --insecure --wake hi --dialect json --audio-format pcm --iot"
+        "--voice kal --insecure --wake hi --dialect json --audio-format pcm --iot --photo p.jpg"
     )
     assert mynah(monkeypatch, "talk", *given.split()) == 0
     assert seen[1] == talk.TalkOptions(
         ota="http://h/", url="ws://h/", text=("a", "b"), wav=(Path("x.wav"),), mic=True, json=True, save=Path("r.wav"),
         mode=ListenMode.MANUAL, protocol=3, transport="ws", text_only=True, token="t", device_id="aa:bb:cc:dd:ee:01",
         timeout=5.0, lang="en", voice="kal", insecure=True, wake="hi", dialect=Dialect.JSON, audio_format="pcm",
-        iot=True,
+        iot=True, photo=Path("p.jpg"),
     )  # fmt: skip
     assert mynah(monkeypatch, "talk", "--protocol", "4") == 2
     assert mynah(monkeypatch, "talk", "--mode", "loud") == 2
+    capsys.readouterr()
+    assert mynah(monkeypatch, "talk", "--lang", "fr") == 2
+    assert "'fr' is not one of 'en', 'zh'" in capsys.readouterr().err
+
+
+def test_arguments_of_talk_that_make_no_sense(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mynah(monkeypatch, "talk", "--text", "x", "--timeout", "-3") == 2
+    assert capsys.readouterr().err == "--timeout -3 makes no sense: more than 0 s, at most 86400\n"
 
 
 def test_demo_and_bench(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +246,41 @@ def test_config_validate(
     wrong_option.write_text(fakes + "TTS: {EspeakTTS: {sped: 1}}\n")
     assert mynah(monkeypatch, "config", "validate", str(wrong_option)) == 2
     assert "TTS.EspeakTTS" in capsys.readouterr().err
+
+
+def test_config_validate_finds_what_serve_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cert, key = write_certificate(tmp_path)
+    for tls, complaint in (
+        (f"cert: {cert}", "server.tls.cert is set but server.tls.key is not"),
+        (f"cert: {tmp_path}/none.pem, key: {key}", "server.tls.cert: there is no file"),
+        (f"cert: {key}, key: {cert}", "server.tls: "),
+    ):
+        file = tmp_path / "settings.yaml"
+        file.write_text(f"server: {{tls: {{{tls}}}}}\n")
+        assert mynah(monkeypatch, "config", "validate", str(file)) == 2
+        said = capsys.readouterr()
+        assert complaint in said.err
+        assert "nothing wrong" not in said.out
+
+
+def test_config_validate_warns_of_folders_that_are_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        f"server: {{firmware_dir: {tmp_path}/images}}\nplugins: {{plugins_dir: {tmp_path}/tools}}\n"
+    )
+    assert mynah(monkeypatch, "config", "validate", str(file)) == 0
+    out = capsys.readouterr().out
+    assert f"warning: server.firmware_dir: there is no folder {tmp_path}/images\n" in out
+    assert f"warning: plugins.plugins_dir: there is no folder {tmp_path}/tools\n" in out
+    assert "nothing wrong" not in out
+    (tmp_path / "images").mkdir()
+    (tmp_path / "tools").mkdir()
+    assert mynah(monkeypatch, "config", "validate", str(file)) == 0
+    assert capsys.readouterr().out == f"{file}: nothing wrong\n"
 
 
 def test_config_reference_is_the_documentation(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+import aiohttp
 import pytest
 import typer
 import yaml
@@ -19,12 +22,14 @@ from typer.testing import CliRunner
 from mynah import cli
 from mynah.bench import BENCHES
 from mynah.config import Settings, load
+from mynah.console.terminal import HELP
 from mynah.dialogue.reminders import SessionReminders
 from mynah.providers import registry
 from mynah.providers.base import Kind
 from mynah.providers.commands import load_commands
 from mynah.tools.base import ToolContext
 from mynah.tools.loader import load_plugins
+from tests.servers import app
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -302,6 +307,34 @@ def test_things_to_say_are_understood_without_a_model(page: str, mark: str, lang
     assert len(phrases) >= 5
     commands = load_commands(language)
     assert not [phrase for phrase in phrases if commands.match(phrase) is None]
+
+
+# ---------------------------------------------------------------- a running server
+
+
+@pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/zh/quickstart.md"])
+def test_every_command_of_the_terminal_is_documented(page: str) -> None:
+    commands = [re.split(r"  +", line)[0] for line in HELP.splitlines()]
+    assert len(commands) >= 10
+    assert not [command for command in commands if f"| `{command}` |" not in read(page)]
+
+
+async def test_the_shown_program_gets_a_token_for_pictures(tmp_path: Path) -> None:
+    (block,) = (block for block in blocks("python") if block.page.name == "vision.md")
+    async with app(tmp_path, "selected_module.VLLM=FakeVLLM", "VLLM={FakeVLLM: {type: fake}}") as (_, at):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", block.text, at.ota, stdout=asyncio.subprocess.PIPE
+        )
+        told = (await process.communicate())[0].decode()
+        shown = dict(word.split("=", 1) for word in told.split())
+        form = aiohttp.FormData({"question": "what is this"})
+        form.add_field("file", b"\xff\xd8\xff\xe0 a picture", filename="photo.jpg")
+        headers = {"Authorization": f"Bearer {shown['VISION_TOKEN']}"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(shown["VISION_URL"], data=form, headers=headers) as reply,
+        ):
+            assert (await reply.json())["success"] is True
 
 
 # ---------------------------------------------------------------- architecture

@@ -19,7 +19,11 @@ from mynah.audio import credit
 from mynah.config import Settings
 from mynah.config.model import Limits
 from mynah.dialogue import listen, session, wake_audio
-from mynah.net import devices, vision, websocket
+from mynah.net import devices, firmware, turns, vision, websocket
+from mynah.providers.base import ChatMessage, LlmRequest, Role, TextDelta, ToolCall, ToolSpec
+from mynah.providers.llm.builtin import BuiltinLlm, BuiltinLlmOptions
+from mynah.providers.llm.builtin_switches import find_switches
+from mynah.providers.llm.builtin_things import find_level_tool
 from mynah.security import binding, tokens
 from mynah.tools import device_mcp
 from mynah.wire import frames, hello, iot, json_dialect, mcp, messages, ota
@@ -92,7 +96,7 @@ def test_both_pages_have_the_same_tables() -> None:
 
 
 def test_every_json_block_says_what_it_is() -> None:
-    known = {"device", "server", "ota", "activation"}
+    known = {"device", "server", "ota", "activation", "status"}
     for block in blocks(ENGLISH):
         if block.language == "json":
             assert block.mark.split(" ")[0] in known, block.text
@@ -240,6 +244,50 @@ def test_the_program_shown_is_the_one_in_examples() -> None:
     assert block.text == read(ROOT / "examples" / "text_client.py")
 
 
+async def builtin_answer(said: str, tool: str, content: str) -> str:
+    """What the built-in responder says when ``tool`` has answered ``content``."""
+    messages_so_far = (
+        ChatMessage(Role.USER, said),
+        ChatMessage(Role.ASSISTANT, "", (ToolCall("1", tool, "{}"),)),
+        ChatMessage(Role.TOOL, content, tool_call_id="1", name=tool),
+    )
+    request = LlmRequest(messages_so_far, (ToolSpec(tool, "", {}),))
+    llm = BuiltinLlm("builtin", BuiltinLlmOptions())
+    return "".join([chunk.text async for chunk in llm.generate(request) if isinstance(chunk, TextDelta)])
+
+
+async def test_the_status_shown_is_understood_without_a_model() -> None:
+    (block,) = blocks(ENGLISH, "status")
+    said = await builtin_answer("device status", "self_get_device_status", block.text)
+    for told in ("70 percent", "75 percent", "80 percent", "home", "strong"):
+        assert told in said
+    told = '{"network": {"type": "cellular", "carrier": "Acme", "signal": "very weak"}}'
+    assert "mobile network Acme" in await builtin_answer("network", "self_get_device_status", told)
+
+
+@BOTH
+def test_the_tools_named_are_those_known_without_a_model(page: Path) -> None:
+    text = read(page)
+    for name, argument in (
+        ("self.audio_speaker.set_volume", "volume"),
+        ("self.screen.set_brightness", "brightness"),
+    ):
+        assert f"`{name}`" in text
+        schema = {"properties": {argument: {"type": "integer", "maximum": 100}}}
+        assert find_level_tool({name.replace(".", "_"): schema}, argument) is not None
+    (row,) = [row for row in rows(text) if "self.lamp.set_power" in row[1]]
+    for argument in re.findall(r"`(\w+)`", row[2].rpartition(";")[0] or row[2].rpartition("；")[0]):
+        schema = {"properties": {argument: {"type": "boolean"}}}
+        assert find_switches({"self_lamp_set_power": schema}, {}, "lamp", on=True), argument
+    for verb in re.findall(r"`(\w+)`", row[1]):
+        schema = {"properties": {"on": {"type": "boolean"}}}
+        assert find_switches({f"self_lamp_{verb}": schema}, {}, "lamp", on=True), verb
+    (row,) = [row for row in rows(text) if "`self.lamp.turn_on`" in row[1]]
+    for pair in [("turn_on", "turn_off"), *re.findall(r"`(\w+)`/`(\w+)`", row[1])]:
+        for on, word in zip((True, False), pair, strict=True):
+            assert find_switches({f"self_lamp_{word}": {}}, {}, "lamp", on=on), word
+
+
 # ---------------------------------------------------------------- numbers
 
 LIMITS = Limits()
@@ -279,9 +327,14 @@ EXPECTED_LIMITS = [
     ota.MAX_FIELD_CHARS,
     LIMITS.http_timeout_s,
     LIMITS.http_connections,
+    firmware.MAX_DOWNLOADS,
+    firmware.DOWNLOAD_S,
+    turns.MIN_BYTES_S,
     LIMITS.vision_bytes,
     vision.MAX_QUESTION_CHARS,
     vision.MAX_PICTURES,
+    vision.MAX_UPLOADS,
+    binding.MAX_PENDING_PER_SOURCE,
     binding.CODE_LIFETIME_S,
 ]
 
@@ -308,6 +361,8 @@ def test_other_numbers_are_those_of_the_code(page: Path) -> None:
     assert f"{ota.MAX_STRING_BYTES} " in text
     assert f"{vision.ANSWER_S:g} " in text
     assert f"{vision.UPLOAD_S:g} " in text
+    assert f"{firmware.WAIT_S:g} " in text
+    assert f"{turns.WINDOW_S:g} " in text
     assert f" {websocket.TURN_UNITS} " in text
 
 

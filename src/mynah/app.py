@@ -33,8 +33,9 @@ from mynah.net.devices import Devices
 from mynah.net.firmware import FirmwareDownloads, FirmwareFolder
 from mynah.net.http import DeviceHttp
 from mynah.net.ota import OtaService
+from mynah.net.peer import Peer
 from mynah.net.vision import VisionService
-from mynah.net.websocket import Peer, WebsocketServer
+from mynah.net.websocket import WebsocketServer
 from mynah.providers import registry
 from mynah.providers.base import (
     AsrProvider,
@@ -51,7 +52,7 @@ from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts, GuardedVllm
 from mynah.security.binding import BindingFile, Bindings
 from mynah.security.tls import server_context
 from mynah.security.tokens import Authenticator, TokenIssuer, signing_secret
-from mynah.security.vision_tokens import VisionTokens
+from mynah.security.vision_tokens import VisionGrant, VisionTokens
 from mynah.texts import text
 from mynah.tools.loader import load_plugins
 from mynah.tools.toolbox import Toolbox
@@ -118,12 +119,17 @@ class App:
             url = vision_address(settings, peer.origin, http_port)
             return VisionAccess(url, vision_tokens.issue(peer.device_id, peer.client_id))
 
+        def may_ask(grant: VisionGrant) -> bool:
+            # A device without an owner that a fixed token has let in is connected while it sends a picture.
+            here = self.devices is not None and self.devices.find(grant.device_id) is not None
+            return here or not authenticator.awaits_owner(grant.device_id, grant.client_id)
+
         self.devices = Devices(services, authenticator, settings.server.limits.max_connections, vision)
         self._websocket = WebsocketServer(
             self.devices, max_message_bytes=settings.server.limits.max_message_bytes, tls=tls
         )
         ws_port = await self._websocket.start(settings.server.ip, settings.server.port)
-        firmware = FirmwareFolder(settings.firmware_dir)
+        firmware = FirmwareFolder(settings.firmware_dir, expected=bool(settings.server.firmware_dir))
         await firmware.refresh()
         ota = OtaService(settings, ws_port, authenticator, bindings=self.bindings, firmware=firmware)
         routes = [*ActivationService(self.bindings).routes(), *FirmwareDownloads(firmware).routes()]
@@ -132,6 +138,7 @@ class App:
             self._vllm,
             max_bytes=settings.server.limits.vision_bytes,
             language=services.settings.language,
+            may_ask=may_ask,
         )
         self._http = DeviceHttp(settings, ota, lambda: self._ready, routes, tls, pictures.routes)
         http_port = await self._http.start(settings.server.ip, settings.server.http_port)

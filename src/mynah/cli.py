@@ -45,6 +45,7 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # Of `mynah talk`:
+OtaOption = Annotated[str, typer.Option(help="OTA address to ask for the server, as a device does at boot.")]
 MicOption = Annotated[bool, typer.Option("--mic", help="Use this machine's microphone and loudspeaker.")]
 TransportOption = Annotated[Literal["ws", "mqtt", "pull4g"], typer.Option(help="How to reach the server.")]
 DialectOption = Annotated[
@@ -55,7 +56,10 @@ AudioFormatOption = Annotated[
 ]
 IotOption = Annotated[bool, typer.Option("--iot", help="Be old firmware, with IoT things instead of MCP.")]
 LanguageOption = Annotated[
-    Literal["", "en", "zh"], typer.Option(help="Language of the text; else by its script.")
+    Literal["en", "zh"] | None, typer.Option(help="Language of the text; else by its script.")
+]
+PhotoOption = Annotated[
+    Path | None, typer.Option(help="Have a camera that sees this picture (JPEG) when the server asks.")
 ]
 TextOnlyOption = Annotated[bool, typer.Option("--text-only", help="Send the text as text, without speech.")]
 
@@ -114,9 +118,7 @@ def serve(config: ConfigOption = None, set_: SetOption = None) -> None:
 
 @app.command()
 def talk(
-    ota: Annotated[
-        str, typer.Option(help="OTA address to ask for the server, as a device does at boot.")
-    ] = "",
+    ota: OtaOption = "",
     url: Annotated[str, typer.Option(help="WebSocket address, instead of asking an OTA address.")] = "",
     text: Annotated[
         list[str] | None, typer.Option(help="Say this (spoken by flite or eSpeak). Repeatable.")
@@ -136,11 +138,12 @@ def talk(
     dialect: DialectOption = "xiaozhi",
     audio_format: AudioFormatOption = "opus",
     iot: IotOption = False,
+    photo: PhotoOption = None,
     text_only: TextOnlyOption = False,
     token: Annotated[str, typer.Option(help="Access token; normally it comes from the OTA address.")] = "",
     device_id: Annotated[str | None, typer.Option(help="Device-Id to present (a MAC address).")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait for an answer.")] = None,
-    lang: LanguageOption = "",
+    lang: LanguageOption = None,
     voice: Annotated[str | None, typer.Option(help="Voice that speaks the text.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Take any TLS certificate.")] = False,
 ) -> None:
@@ -165,9 +168,10 @@ def talk(
         dialect=Dialect(dialect),
         audio_format=audio_format,
         iot=iot,
+        photo=photo,
         text_only=text_only,
         token=token,
-        lang=lang,
+        lang=lang or "",
         insecure=insecure,
         **{name: value for name, value in given.items() if value is not None},
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mynah.config import Settings, inspect, masked
 from mynah.errors import ConfigError
 from mynah.providers import registry
 from mynah.providers.base import Kind
+from mynah.security.tls import server_context
 
 EXIT_OK, EXIT_CONFIG = 0, 2
 
@@ -76,26 +78,50 @@ def show_settings(settings: Settings, as_json: bool) -> None:
 
 
 def validate(file: Path | None, overrides: Sequence[str]) -> int:
-    """Print every problem of a settings file on its own line, providers' options included; return the exit code."""
+    """Print every problem of a settings file on its own line; return the exit code.
+
+    Providers' options, certificates and folders are looked at as well, as `mynah serve` does.
+    """
     settings, problems = inspect(file, overrides)
     if settings is None:
         for problem in problems:
             print(problem, file=sys.stderr)  # noqa: T201 - this is the command's output
         return EXIT_CONFIG
     code = EXIT_OK
-    for kind in Kind:
-        if kind is Kind.VLLM and not settings.selected_module.VLLM:
-            continue
+    warnings = _missing_folders(settings)
+    kinds = [kind for kind in Kind if kind is not Kind.VLLM or settings.selected_module.VLLM]
+    checks: list[Callable[[], object]] = [
+        partial(server_context, settings, warnings.append),
+        *(partial(_create, settings, kind) for kind in kinds),
+    ]
+    for check in checks:
         try:
-            registry.create(kind, *settings.entry(kind))
+            check()
         except ConfigError as error:
             print(error, file=sys.stderr)  # noqa: T201
             code = EXIT_CONFIG
+    for warning in warnings:
+        print(f"warning: {warning}")  # noqa: T201
     for notice in settings.notices:
         print(f"notice: {notice}")  # noqa: T201
     if code == EXIT_OK:
-        print(f"{settings.path or 'packaged defaults'}: nothing wrong")  # noqa: T201
+        verdict = "the server starts, but see above" if warnings else "nothing wrong"
+        print(f"{settings.path or 'packaged defaults'}: {verdict}")  # noqa: T201
     return code
+
+
+def _create(settings: Settings, kind: Kind) -> None:
+    registry.create(kind, *settings.entry(kind))
+
+
+def _missing_folders(settings: Settings) -> list[str]:
+    named = {
+        "server.firmware_dir": settings.server.firmware_dir,
+        "plugins.plugins_dir": settings.plugins.get("plugins_dir"),
+    }
+    return [
+        f"{key}: there is no folder {name}" for key, name in named.items() if name and not Path(name).is_dir()
+    ]
 
 
 def _print_json(value: Any) -> None:

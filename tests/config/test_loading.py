@@ -40,7 +40,7 @@ def test_packaged_defaults_select_the_embedded_providers() -> None:
         "Intent": "function_call",
     }
     assert (settings.server.ip, settings.server.port, settings.server.http_port) == ("0.0.0.0", 8000, 8003)
-    assert settings.close_connection_no_voice_time == 120
+    assert settings.close_connection_no_voice_time == 100
     assert (settings.timeouts.asr_s, settings.timeouts.llm_s, settings.timeouts.tts_s) == (3, 10, 5)
     assert "退出" in settings.exit_commands
     with pytest.raises(ConfigError, match=r"selected_module\.VLLM is empty"):
@@ -230,3 +230,11 @@ def test_no_override_breaks_the_reader(text: str) -> None:
         config.defaults(text)
     except ConfigError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("token", ['""', '" "'])
+def test_an_empty_fixed_token_is_refused(tmp_path: Path, token: str) -> None:
+    told = message(tmp_path, f"server: {{auth: {{tokens: [{{token: {token}, name: kitchen}}]}}}}\n")
+    assert told.endswith(
+        "server.auth.tokens[0].token: is empty: write a token of your own, or remove this entry"
+    )

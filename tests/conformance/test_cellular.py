@@ -21,7 +21,7 @@ SEGMENT = 730
 
 async def test_point_94_canonical_header_names_and_small_heads(tmp_path: Path) -> None:
     (tmp_path / "firmware").mkdir()
-    (tmp_path / "firmware" / "bread-compact-wifi_2.5.0.bin").write_bytes(b"x" * 5000)
+    (tmp_path / "firmware" / "bread-compact-wifi_2.5.0.bin").write_bytes(b"\xe9" + b"x" * 5000)
     async with app(tmp_path, "server.binding=code") as (_, at):
         image = (await boot(at.ota))["firmware"]["url"]
         answers = [

@@ -25,7 +25,7 @@ from tests.servers import app, connect, serve
 
 STRICT = "server.auth.enabled=true"
 CODE = "server.binding=code"
-IMAGE = bytes(range(256)) * 1000
+IMAGE = b"\xe9" + bytes(range(256)) * 1000
 
 
 def put_image(data_dir: Path, version: str = "2.5.0", board: str = "bread-compact-wifi") -> None:

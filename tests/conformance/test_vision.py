@@ -16,7 +16,7 @@ from mynah.net.vision import ANSWER_S
 from mynah.security.tokens import TokenIssuer, load_or_create_secret
 from mynah.security.vision_tokens import VisionTokens
 from mynah.texts import text
-from tests.servers import app
+from tests.servers import app, connect
 
 MAC = "02:00:00:00:00:78"
 BOUNDARY = "----ESP32_CAMERA_BOUNDARY"
@@ -133,3 +133,27 @@ async def test_point_81_an_answer_comes_in_time(tmp_path: Path) -> None:
         began = time.monotonic()
         assert (await device.post(QUESTION, FILE))[1]["success"] is True
         assert time.monotonic() - began < 8
+
+
+async def test_pictures_of_devices_without_an_owner_are_refused_unless_a_fixed_token_let_them_in(
+    tmp_path: Path,
+) -> None:
+    overrides = (
+        "VLLM.Eyes={type: fake}",
+        "selected_module.VLLM=Eyes",
+        "server.binding=code",
+        "server.auth.tokens=[{token: a-fixed-token-of-mine, name: lab}]",
+    )
+    async with app(tmp_path, *overrides) as (server, at):
+        assert server.bindings is not None
+        device = Camera(at.ota, VisionTokens(load_or_create_secret(tmp_path / "auth.key")))
+        assert (await device.post(QUESTION, FILE))[0] == 401
+        server.bindings.bind(server.bindings.offer(MAC, "c").code)
+        assert (await device.post(QUESTION, FILE))[0] == 200
+        server.bindings.unbind(MAC)
+        assert (await device.post(QUESTION, FILE))[0] == 401, (
+            "the token of its last conversation is still valid"
+        )
+        async with connect(at.ws, MAC, Authorization="Bearer a-fixed-token-of-mine") as socket:
+            await socket.hello()
+            assert (await device.post(QUESTION, FILE))[0] == 200

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mynah.console.terminal import HELP, Terminal
+from mynah.console.terminal import HELP, NO_TEXT, Terminal
 from tests.servers import app, connect
 
 
@@ -56,6 +56,18 @@ async def test_lines_are_read_from_a_stream(tmp_path: Path) -> None:
     assert out.getvalue() == f"0 devices connected\n{HELP}\n"
 
 
+async def test_bytes_that_are_no_text_are_said_and_do_not_end_it(tmp_path: Path) -> None:
+    out = io.StringIO()
+    lines = io.TextIOWrapper(io.BytesIO(b"status\nsay 02:00:00:00:00:01 k\xfcche\n\xff\nhelp\n"), "utf-8")
+    async with app(tmp_path) as (server, _):
+        assert server.devices is not None
+        Terminal(server.devices, lambda: None, out).start(lines)
+        async with asyncio.timeout(10):
+            while HELP not in out.getvalue():
+                await asyncio.sleep(0.01)
+    assert out.getvalue() == f"0 devices connected\n{NO_TEXT}\n{NO_TEXT}\n{HELP}\n"
+
+
 async def test_without_or_in_the_background_of_a_terminal_nothing_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +109,19 @@ async def test_binding(tmp_path: Path) -> None:
         assert "is not bound" in terminal.run("unbind 02:00:00:00:00:02")
         assert "is no longer bound" in terminal.run("unbind 02-00-00-00-00-01")
         assert "living room" not in terminal.run("devices")
+
+
+async def test_who_is_bound_anew_replaces_what_is_connected_under_its_id(tmp_path: Path) -> None:
+    async with app(tmp_path, "server.binding=code") as (server, at):
+        assert server.devices is not None
+        assert server.bindings is not None
+        terminal = Terminal(server.devices, lambda: None, bindings=server.bindings)
+        terminal.run(f"bind {server.bindings.offer('02:00:00:00:00:01', 'test').code}")
+        async with connect(at.ws) as device:
+            await device.hello()
+            code = server.bindings.offer("02:00:00:00:00:01", "after its flash was erased").code
+            assert "is bound" in terminal.run(f"bind {code}")
+            await device.until("close")
 
 
 async def test_where_no_owner_is_needed_there_is_nothing_to_bind(tmp_path: Path) -> None:

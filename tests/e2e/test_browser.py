@@ -106,3 +106,9 @@ async def test_the_web_client_converses(tmp_path: Path) -> None:
     assert spoken["you"][1:] == ["what is twelve times seven"], "the browser's own Opus is understood"
     assert "84" in " ".join(spoken["mynah"][len(typed["mynah"]) :])
     assert result["faces"]
+    assert all("is not a WebSocket address; it looks like ws://" in text for text in result["addresses"])
+    assert len(result["addresses"]) == 2
+    assert result["refused"].startswith("closed (1006) nobody there, or refused")
+    assert "token?" in result["refused"]
+    assert result["able"] == ""
+    assert "there is no AudioDecoder (WebCodecs)" in result["unable"]

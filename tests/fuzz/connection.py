@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Any, cast
 
 from mynah.dialogue.turn import Phase
-from mynah.net.websocket import DeviceSocket, Peer, Refusal, WebsocketServer
+from mynah.net.peer import Peer
+from mynah.net.websocket import DeviceSocket, Refusal, WebsocketServer
 from mynah.wire import messages
 
 MAX_MESSAGE_BYTES = 65_536

@@ -11,7 +11,7 @@ import msgspec
 from mynah.config import Settings, load
 from mynah.errors import WireError
 from mynah.net import address
-from mynah.net.websocket import Peer, read_peer
+from mynah.net.peer import Peer, read_peer
 from mynah.security.tokens import MAX_ID_CHARS, Authenticator, AuthReason, TokenIssuer, normal_device_id
 from mynah.security.vision_tokens import VisionTokens
 from mynah.wire import multipart, ota
@@ -75,7 +75,7 @@ def _versions(data: bytes) -> bool:
     return newer or older
 
 
-@target("websocket.read_peer", samples.HANDSHAKES, Shape.TEXT, 16 * KILO)
+@target("peer.read_peer", samples.HANDSHAKES, Shape.TEXT, 16 * KILO)
 def _peer(data: bytes) -> bool:
     headers = lowered(head_and_body(data)[0])
     try:

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from mynah import config
-from mynah.net import firmware
-from mynah.net.firmware import FirmwareDownloads, FirmwareFolder
+from mynah.net import download_slots, firmware
+from mynah.net.firmware import FirmwareDownloads, FirmwareFolder, OpenImage
 from mynah.net.http import DeviceHttp
 from mynah.net.ota import OtaService
 from mynah.security.tokens import Authenticator, TokenIssuer
 from tests.conformance.raw_http import Answer, ask
 
-IMAGE = os.urandom(700_001)
+IMAGE = b"\xe9" + os.urandom(700_000)
 OLD = time.time() - 3600
 
 
@@ -36,7 +36,7 @@ def warnings() -> Iterator[list[str]]:
     logger.remove(sink)
 
 
-def put(folder: Path, name: str, content: bytes = b"image", modified: float = OLD) -> Path:
+def put(folder: Path, name: str, content: bytes = b"\xe9image", modified: float = OLD) -> Path:
     path = folder / name
     path.write_bytes(content)
     os.utime(path, (modified, modified))
@@ -101,7 +101,7 @@ async def test_an_image_that_says_another_version_would_be_installed_for_ever(
     tmp_path: Path, warnings: list[str]
 ) -> None:
     def image(version: bytes) -> bytes:
-        return bytes(32) + b"\x32\x54\xcd\xab" + bytes(12) + version.ljust(32, b"\0") + bytes(200)
+        return b"\xe9" + bytes(31) + b"\x32\x54\xcd\xab" + bytes(12) + version.ljust(32, b"\0") + bytes(200)
 
     put(tmp_path, "honest_2.0.1.bin", image(b"2.0.1"))
     put(tmp_path, "misnamed_2.0.1.bin", image(b"2.0.0"))
@@ -110,6 +110,30 @@ async def test_an_image_that_says_another_version_would_be_installed_for_ever(
     assert not await offered(folder, "misnamed")
     (warning,) = warnings
     assert "misnamed_2.0.1.bin is not offered: the image says of itself that it is version 2.0.0" in warning
+
+
+async def test_only_images_for_an_esp32_are_offered(
+    tmp_path: Path, warnings: list[str], no_pause: None
+) -> None:
+    put(tmp_path, "noise_1.0.bin", b"\x00" + os.urandom(500))
+    put(tmp_path, "program_1.0.bin", b"\x7fELF" + bytes(500))
+    put(tmp_path, "image_1.0.bin")
+    folder = FirmwareFolder(tmp_path)
+    for _ in range(3):
+        assert await offered(folder, "image") == "image_1.0.bin"
+    assert len(folder) == 1
+    assert len(warnings) == 2, "once for each file"
+    assert all("is no image for an ESP32" in warning for warning in warnings)
+
+
+async def test_a_folder_that_somebody_has_named_is_missed_once(
+    tmp_path: Path, warnings: list[str], no_pause: None
+) -> None:
+    folder = FirmwareFolder(tmp_path / "images", expected=True)
+    for _ in range(3):
+        await folder.refresh()
+    (warning,) = warnings
+    assert warning == f"{tmp_path}/images is not there: no firmware is offered\n"
 
 
 async def test_without_a_folder_nothing_is_offered(tmp_path: Path, warnings: list[str]) -> None:
@@ -123,7 +147,7 @@ async def test_without_a_folder_nothing_is_offered(tmp_path: Path, warnings: lis
 async def test_a_file_is_offered_once_it_has_settled(tmp_path: Path, no_pause: None) -> None:
     folder = FirmwareFolder(tmp_path)
     assert await offered(folder, "board") == ""
-    path = put(tmp_path, "board_1.0.bin", b"half", modified=time.time())
+    path = put(tmp_path, "board_1.0.bin", b"\xe9half", modified=time.time())
     assert await offered(folder, "board") == "", "it may still be growing"
     os.utime(path, (OLD, OLD))
     assert await offered(folder, "board") == "board_1.0.bin"
@@ -180,14 +204,14 @@ async def test_a_folder_without_end(
 
 @asynccontextmanager
 async def site(
-    images: Path, slots: int = 8, wait_s: float = 10.0, stall_s: float = 10.0
+    images: Path, slots: int = 8, wait_s: float = 10.0, stall_s: float = 10.0, whole_s: float = 60.0
 ) -> AsyncIterator[str]:
     """Serve a folder; yields the address of its downloads."""
     settings = config.defaults("server.auth.enabled=false")
     folder = FirmwareFolder(images)
     await folder.refresh()
     ota = OtaService(settings, 1, Authenticator(settings, TokenIssuer(b"0123456789abcdef")))
-    downloads = FirmwareDownloads(folder, slots, wait_s, stall_s)
+    downloads = FirmwareDownloads(folder, slots, wait_s, stall_s, whole_s)
     http = DeviceHttp(settings, ota, lambda: True, downloads.routes())
     port = await http.start("127.0.0.1", 0)
     try:
@@ -257,7 +281,7 @@ async def test_parts_that_there_are_not_or_that_belong_to_another_image(tmp_path
 
 
 async def test_never_outside_the_folder_and_only_what_was_found(tmp_path: Path) -> None:
-    secret = put(tmp_path, "secret_1.0.bin", b"secret")
+    secret = put(tmp_path, "secret_1.0.bin", b"\xe9secret")
     images = tmp_path / "firmware"
     images.mkdir()
     put(images, "board_1.0.bin")
@@ -317,8 +341,24 @@ async def stalled(at: str) -> AsyncIterator[socket.socket]:
         yield client
 
 
+async def part_of(client: socket.socket) -> int:
+    """Return how many bytes have come; 0 when the connection has ended."""
+    try:
+        return len(await asyncio.get_running_loop().sock_recv(client, 4096))
+    except ConnectionError:
+        return 0
+
+
+async def rest_of(client: socket.socket) -> int:
+    received = 0
+    async with asyncio.timeout(20):
+        while more := await part_of(client):
+            received += more
+    return received
+
+
 def put_big(images: Path) -> None:
-    put(images, "big_1.0.bin", bytes(16_000_000))
+    put(images, "big_1.0.bin", b"\xe9" + bytes(15_999_999))
     put(images, "board_1.0.bin", IMAGE)
 
 
@@ -328,15 +368,71 @@ async def test_no_more_at_once_than_there_are_turns(tmp_path: Path) -> None:
         async with stalled(at):
             busy = await get(f"{at}board_1.0.bin")
             assert (busy.status, busy.headers["Retry-After"]) == (503, "30")
-        async with asyncio.timeout(20):  # the stalled client has hung up, so its turn is over
+        async with asyncio.timeout(20):  # the stalled client has hung up, so its slot is over
             while (await get(f"{at}board_1.0.bin")).status != 200:
                 await asyncio.sleep(0.05)
+
+
+async def test_one_address_cannot_keep_the_others_out(tmp_path: Path) -> None:
+    put_big(tmp_path)
+    async with site(tmp_path, slots=2) as at, stalled(at) as first, stalled(at) as second:
+        began = asyncio.get_running_loop().time()
+        answer = await ask(f"{at}board_1.0.bin", method="GET", source="127.0.0.2")
+        assert (answer.status, answer.body) == (200, IMAGE)
+        assert asyncio.get_running_loop().time() - began < 5.0, "before they count as slow"
+        assert await rest_of(second) < 16_000_000, "it made room"
+        assert first.fileno() >= 0
+
+
+async def test_the_slow_make_room_even_for_their_own_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download_slots, "WINDOW_S", 0.5)
+    monkeypatch.setattr(download_slots, "REVIEW_S", 0.1)
+    put_big(tmp_path)
+    async with site(tmp_path, slots=1) as at, stalled(at) as slow:
+        assert (await get(f"{at}board_1.0.bin")).body == IMAGE
+        assert await rest_of(slow) < 1_000_000, "the kernel holds little that the client has not asked for"
+
+
+async def test_a_whole_image_has_a_deadline(tmp_path: Path) -> None:
+    put_big(tmp_path)
+    async with site(tmp_path, whole_s=0.5) as at, stalled(at) as slow:
+        began = asyncio.get_running_loop().time()
+        async with asyncio.timeout(9):
+            received = 0
+            while received < 16_000_000 and (more := await part_of(slow)):
+                received += more
+                await asyncio.sleep(0.02)
+        assert 0 < received < 16_000_000
+        assert asyncio.get_running_loop().time() - began < 8.0  # before `stall_s`
+
+
+async def test_files_that_hang_hold_up_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    opened = FirmwareFolder.open
+
+    def hang(folder: FirmwareFolder, name: str) -> OpenImage | None:
+        released.wait(30)
+        return opened(folder, name)
+
+    monkeypatch.setattr(FirmwareFolder, "open", hang)
+    put(tmp_path, "board_1.0.bin", IMAGE)
+    async with site(tmp_path, slots=64) as at:
+        downloads = [asyncio.create_task(get(f"{at}board_1.0.bin")) for _ in range(50)]
+        await asyncio.sleep(0.3)
+        try:
+            async with asyncio.timeout(10):  # others use the event loop's own threads, which are few
+                assert await asyncio.to_thread(lambda: "resolved") == "resolved"
+        finally:
+            released.set()
+        assert all(answer.body == IMAGE for answer in await asyncio.gather(*downloads))
 
 
 async def test_a_client_that_stops_reading_is_cut_off(tmp_path: Path) -> None:
     put_big(tmp_path)
     async with site(tmp_path, slots=1, wait_s=20, stall_s=0.3) as at, stalled(at):
-        assert (await get(f"{at}board_1.0.bin")).body == IMAGE, "it gets the turn of the one that stalled"
+        assert (await get(f"{at}board_1.0.bin")).body == IMAGE, "it gets the slot of the one that stalled"
 
 
 async def test_a_file_that_shrinks_does_not_look_complete(
@@ -345,12 +441,4 @@ async def test_a_file_that_shrinks_does_not_look_complete(
     put_big(tmp_path)
     async with site(tmp_path) as at, stalled(at) as client:
         os.truncate(tmp_path / "big_1.0.bin", 9_000_000)
-        loop = asyncio.get_running_loop()
-        received = 0
-        async with asyncio.timeout(20):
-            try:
-                while data := await loop.sock_recv(client, 1 << 20):
-                    received += len(data)
-            except ConnectionError:
-                pass
-        assert received < 16_000_000
+        assert await rest_of(client) < 16_000_000

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +17,12 @@ from hypothesis import strategies as st
 
 from mynah import config
 from mynah.errors import PortInUseError
+from mynah.net import http
 from mynah.net.http import SHUTDOWN_S, DeviceHttp
 from mynah.net.ota import OtaService
+from mynah.net.source import SOURCE
 from mynah.security.tokens import Authenticator, TokenIssuer
+from tests.certificates import write_certificate
 
 BODY = json.dumps(
     {"version": 2, "uuid": "c", "application": {"version": "2.4.2"}, "pad": "x" * 2500}
@@ -28,7 +33,7 @@ HEAD = "POST /xiaozhi/ota/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\nDevice-Id: aa:bb:cc:
 class Site:
     """A running server and raw requests to it."""
 
-    def __init__(self, *overrides: str) -> None:
+    def __init__(self, *overrides: str, tls: ssl.SSLContext | None = None) -> None:
         made = config.defaults("server.auth.enabled=false", *overrides)
         authenticator = Authenticator(made, TokenIssuer(b"0123456789abcdef"))
         self.ready = True
@@ -36,12 +41,16 @@ class Site:
             made,
             OtaService(made, 8000, authenticator),
             lambda: self.ready,
-            routes=[web.get("/fails", self._fail)],
+            routes=[web.get("/fails", self._fail), web.get("/source", self._source)],
+            tls=tls,
         )
         self.port = 0
 
     async def _fail(self, request: web.Request) -> web.Response:
         raise RuntimeError("on purpose")
+
+    async def _source(self, request: web.Request) -> web.Response:
+        return web.Response(text=request[SOURCE])
 
     async def __aenter__(self) -> Site:
         self.port = await self.http.start("127.0.0.1", 0)
@@ -344,3 +353,165 @@ async def test_what_is_no_http_is_not_logged_and_our_own_faults_are(
     assert not caplog.records
     await site.send(b"GET /fails HTTP/1.1\r\nHost: x\r\n\r\n")
     assert "on purpose" in caplog.text
+
+
+async def test_every_request_says_whom_it_is_counted_for() -> None:
+    async with Site() as site:
+        assert (await site.get("/source", "X-Forwarded-For: 192.0.2.7\r\n"))[2] == b"127.0.0.1"
+    async with Site("server.trusted_proxies=[127.0.0.1]") as site:
+        # The client's own line stands in front of the one that the proxy adds.
+        lines = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 198.51.100.9\r\n"
+        assert (await site.get("/source", lines))[2] == b"198.51.100.9"
+
+
+# ---------------------------------------------------------------- TLS
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts of a server and of a client that trusts it."""
+    cert, key = write_certificate(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(cert, key)
+    return server, ssl.create_default_context(cafile=str(cert))
+
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+async def healthy(site: Site, trusting: ssl.SSLContext) -> bool:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=trusting)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    writer.close()
+    return parse(answer)[0] == 200
+
+
+async def none_left(site: Site) -> None:
+    async with asyncio.timeout(30):
+        while site.http._waiting:
+            await asyncio.sleep(0.005)
+
+
+async def test_clients_that_do_not_even_shake_hands_are_counted_and_make_room(tls: Contexts) -> None:
+    async with Site("server.limits.http_connections=3", tls=tls[0]) as site:
+        silent = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(100)]
+        for _ in range(5):
+            assert await healthy(site, tls[1])
+        async with asyncio.timeout(10):  # not as late as the handshake's time-out
+            ended = await asyncio.gather(
+                *(reader.read() for reader, _ in silent[:97]), return_exceptions=True
+            )
+        assert all(answer == b"" or isinstance(answer, ConnectionError) for answer in ended)
+        assert len(site.http._waiting) <= 3
+        for _, writer in silent:
+            writer.close()
+        await none_left(site)
+
+
+async def test_a_burst_over_the_limit_leaves_no_connection_open(tls: Contexts) -> None:
+    """They are accepted at one go, so that most are hung up on before their handshake has begun."""
+    for contexts in (tls[0], None):
+        async with Site("server.limits.http_connections=3", tls=contexts) as site:
+            clients = []
+            for _ in range(60):
+                client = socket.create_connection(("127.0.0.1", site.port))  # the loop does not run meanwhile
+                client.setblocking(False)
+                clients.append(client)
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(10):
+                for client in clients[:57]:
+                    try:
+                        assert await loop.sock_recv(client, 1) == b""
+                    except ConnectionError:
+                        pass
+            assert len(site.http._waiting) == 3
+            for client in clients:
+                client.close()
+            await none_left(site)
+
+
+async def test_without_file_descriptors_it_waits_for_some(
+    monkeypatch: pytest.MonkeyPatch, site: Site
+) -> None:
+    monkeypatch.setattr(http, "ACCEPT_PAUSE_S", 0.05)
+    failed = asyncio.Event()
+    accept = socket.socket.accept
+
+    def exhausted(listener: socket.socket) -> Any:
+        if failed.is_set():
+            return accept(listener)
+        failed.set()
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket.socket, "accept", exhausted)
+    assert (await site.get("/healthz"))[0] == 200
+    assert failed.is_set()
+
+
+async def test_handshakes_that_fail_leave_nothing_behind(tls: Contexts) -> None:
+    async with Site("server.limits.http_timeout_s=1", tls=tls[0]) as site:
+        for start in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01", b""):
+            answer = await site.send(start)  # the last two are cut off after a second
+            assert not answer.startswith(b"HTTP")
+            await none_left(site)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection("127.0.0.1", site.port, ssl=ssl.create_default_context())
+        await none_left(site)
+        writer = await site.hold()
+        writer.close()  # gone in the middle of it
+        await none_left(site)
+        assert await healthy(site, tls[1])
+
+
+async def test_a_request_may_come_with_the_end_of_the_handshake(tls: Contexts) -> None:
+    async with Site(tls=tls[0]) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = tls[1].wrap_bio(received, sent, server_hostname="127.0.0.1")
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(sent.read())
+                received.write(await reader.read(65536))
+        client.write(posted(BODY))
+        writer.write(sent.read())  # the client's last word of the handshake and its request in one segment
+        answer = b""
+        async with asyncio.timeout(30):
+            while data := await reader.read(65536):
+                received.write(data)
+                try:
+                    while more := client.read(65536):
+                        answer += more
+                except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                    pass
+                if b"2.4.2" in answer:
+                    break
+        writer.close()
+        assert parse(answer)[0] == 200
+
+
+async def test_a_large_request_over_tls_has_its_limits_too(tls: Contexts) -> None:
+    async with Site("server.limits.http_body_bytes=4096", tls=tls[0]) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=tls[1])
+        writer.write(HEAD.encode() + b"X: " + bytes(3_000_000))
+        try:
+            assert await reader.read() == b""
+        except ConnectionError:
+            pass
+        writer.close()
+        await none_left(site)
+
+
+async def test_stopping_ends_handshakes(tls: Contexts) -> None:
+    site = Site(tls=tls[0])
+    async with site:
+        writer = await site.hold()
+        began = asyncio.get_running_loop().time()
+        await site.http.stop()
+        assert asyncio.get_running_loop().time() - began < SHUTDOWN_S
+        writer.close()
+        await none_left(site)

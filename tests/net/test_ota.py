@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loguru import logger
 
 from mynah import config
 from mynah.net.address import RequestOrigin
 from mynah.net.firmware import FirmwareFolder
 from mynah.net.ota import OtaService, accepted_language
-from mynah.security.binding import Bindings
+from mynah.security.binding import MAX_PENDING_PER_SOURCE, Bindings
 from mynah.security.tokens import Authenticator, TokenIssuer
 from mynah.wire.ota import decode_reply
 
@@ -82,6 +83,24 @@ def test_the_time_zone_told_to_devices(override: str, minutes: int) -> None:
     assert ask(service(override), {})["server_time"]["timezone_offset"] == minutes
 
 
+@pytest.mark.parametrize(
+    ("board", "told"),
+    [
+        ({"type": "bread-compact", "name": "kitchen"}, "(bread-compact 2.4.2, calls itself kitchen)"),
+        ({"type": "bread-compact", "name": "bread-compact"}, "(bread-compact 2.4.2)"),
+        ({"type": "bread-compact"}, "(bread-compact 2.4.2, calls itself other)"),
+        ({}, "(unknown board 2.4.2, calls itself other)"),
+    ],
+)
+def test_the_log_names_the_type_that_firmware_is_found_by(board: dict[str, str], told: str) -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), format="{message}")
+    body = json.dumps({"application": {"version": "2.4.2"}, "board": board}).encode()
+    ask(service(), {"device-id": MAC, "user-agent": "other/1.0"}, body)
+    logger.remove(sink)
+    assert lines[0].startswith(f"{MAC} {told} asked at boot, sent to ws://")
+
+
 def test_a_person_gets_plain_words() -> None:
     origin = RequestOrigin({"host": "box"}, "10.0.0.1")
     text = service().welcome(origin, as_html=False)
@@ -113,7 +132,7 @@ def test_the_page_speaks_the_first_language_there_are_texts_in() -> None:
 
 
 async def test_the_page_says_how_devices_get_in_and_what_firmware_there_is(tmp_path: Path) -> None:
-    (tmp_path / "board_1.0.bin").write_bytes(b"x")
+    (tmp_path / "board_1.0.bin").write_bytes(b"\xe9")
     folder = FirmwareFolder(tmp_path)
     origin = RequestOrigin({"host": "box"}, "10.0.0.1")
     settings = config.defaults()
@@ -147,6 +166,18 @@ def test_an_unknown_device_gets_a_code_and_no_token() -> None:
     stranger = ask(ota, {"device-id": MAC, "client-id": "guessed"})
     assert stranger["websocket"]["token"] == "", "who knows the MAC address only stays outside"
     assert stranger["activation"]["code"] != code
+
+
+def test_codes_are_counted_by_who_asks_for_them_behind_a_proxy_too() -> None:
+    for overrides, apart in (((), False), (("server.trusted_proxies=[192.168.1.77]",), True)):
+        ota, bindings = unbound(*overrides)
+        honest = {"device-id": MAC, "client-id": "c-1", "x-forwarded-for": "198.51.100.1"}
+        code = ask(ota, honest)["activation"]["code"]
+        for number in range(MAX_PENDING_PER_SOURCE):
+            invented = {"device-id": f"02:00:00:00:01:{number:02x}", "x-forwarded-for": "203.0.113.1"}
+            ask(ota, invented)
+        assert bindings.pending == MAX_PENDING_PER_SOURCE + apart
+        assert (ask(ota, honest)["activation"]["code"] == code) is apart
 
 
 def test_who_tells_no_id_has_nothing_to_bind_and_no_way_in() -> None:

@@ -17,10 +17,17 @@ from mynah.errors import ProviderRejectedError
 from mynah.net import vision
 from mynah.net.http import DeviceHttp
 from mynah.net.ota import OtaService
-from mynah.net.vision import MAX_ANSWER_CHARS, MAX_PICTURES, MAX_QUESTION_CHARS, VisionService, media_type_of
+from mynah.net.vision import (
+    MAX_ANSWER_CHARS,
+    MAX_PICTURES,
+    MAX_QUESTION_CHARS,
+    MAX_UPLOADS,
+    VisionService,
+    media_type_of,
+)
 from mynah.providers.base import ProviderOptions, VisionRequest, VllmProvider
 from mynah.security.tokens import Authenticator, TokenIssuer
-from mynah.security.vision_tokens import LIFETIME_S, VisionTokens
+from mynah.security.vision_tokens import LIFETIME_S, VisionGrant, VisionTokens
 from mynah.texts import text
 
 MAC = "aa:bb:cc:dd:ee:ff"
@@ -62,9 +69,11 @@ class Site:
     def __init__(self, eyes: bool = True, limits: Sequence[str] = (), **options: Any) -> None:
         made = config.defaults("server.auth.enabled=false", *limits)
         self.eyes = Eyes()
-        service = VisionService(TOKENS, self.eyes if eyes else None, **{"max_bytes": MAX_BYTES, **options})
+        self.service = VisionService(
+            TOKENS, self.eyes if eyes else None, **{"max_bytes": MAX_BYTES, **options}
+        )
         ota = OtaService(made, 8000, Authenticator(made, TokenIssuer(SECRET)))
-        self.http = DeviceHttp(made, ota, lambda: True, uploads=service.routes)
+        self.http = DeviceHttp(made, ota, lambda: True, uploads=self.service.routes)
         self.port = 0
 
     async def __aenter__(self) -> Site:
@@ -135,6 +144,12 @@ def head(length: int | None, token: str | None = TOKEN, device: str | None = MAC
 
 def request(body: bytes, **options: Any) -> bytes:
     return head(len(body), **options) + body
+
+
+def device(number: int) -> dict[str, str]:
+    """Return the options of a request by another device."""
+    mac = f"02:00:00:00:00:{number:02x}"
+    return {"device": mac, "token": TOKENS.issue(mac, "c")}
 
 
 def chunked(*chunks: bytes) -> bytes:
@@ -440,8 +455,9 @@ async def test_a_large_picture_at_once() -> None:
     """Everything is in the kernel's buffers before the handler has said how much it wants."""
     async with Site(max_bytes=5 << 20) as site:
         large = JPEG[:12] + bytes(4 << 20)
-        raw = request(form(question(), file(large)))
-        answers = await asyncio.gather(*(site.send(raw) for _ in range(3)))
+        answers = await asyncio.gather(
+            *(site.post(question(), file(large), **device(number)) for number in range(3))
+        )
         assert [answer[2] for answer in answers] == [SEEN] * 3
         assert all(asked.image == large for asked in site.eyes.asked)
 
@@ -449,7 +465,10 @@ async def test_a_large_picture_at_once() -> None:
 async def test_so_many_pictures_at_once() -> None:
     async with Site() as site:
         site.eyes.open.clear()
-        first = [asyncio.create_task(site.post(question(), file())) for _ in range(MAX_PICTURES)]
+        first = [
+            asyncio.create_task(site.post(question(), file(), **device(number)))
+            for number in range(MAX_PICTURES)
+        ]
         async with asyncio.timeout(10):
             while len(site.eyes.asked) < MAX_PICTURES:
                 await asyncio.sleep(0.01)
@@ -457,6 +476,50 @@ async def test_so_many_pictures_at_once() -> None:
         site.eyes.open.set()
         assert [answer[2] for answer in await asyncio.gather(*first)] == [SEEN] * MAX_PICTURES
         assert await said(site, question(), file()) == SEEN
+
+
+async def test_a_device_has_one_picture_at_a_time_and_the_others_go_on() -> None:
+    async with Site() as site:
+        site.eyes.open.clear()
+        first = asyncio.create_task(site.post(question(), file()))
+        async with asyncio.timeout(10):
+            while not site.eyes.asked:
+                await asyncio.sleep(0.01)
+        for _ in range(MAX_PICTURES * 2):
+            assert await said(site, question(), file()) == spoken("error_busy")
+        site.eyes.open.set()
+        assert (await site.post(question(), file(), **device(1)))[2] == SEEN
+        assert (await first)[2] == SEEN
+        assert await said(site, question(), file()) == SEEN
+
+
+async def test_pictures_on_their_way_in_are_counted_for_themselves() -> None:
+    body = form(question(), file())
+    async with Site() as site:
+        held = []
+        for number in range(MAX_UPLOADS):
+            _, writer = await site.connect()
+            writer.write(head(len(body), **device(number)) + body[:-10])
+            held.append(writer)
+            async with asyncio.timeout(10):
+                while site.service._uploads <= number:
+                    await asyncio.sleep(0.005)
+        assert await said(site, question(), file()) == spoken("error_busy")
+        held.pop().transport.abort()
+        async with asyncio.timeout(10):
+            while (await said(site, question(), file())) != SEEN:
+                await asyncio.sleep(0.01)
+        for writer in held:
+            writer.close()
+
+
+async def test_a_device_that_may_not_come_in_any_more_may_not_send_pictures_either() -> None:
+    banned: set[VisionGrant] = set()
+    async with Site(may_ask=lambda grant: grant not in banned) as site:
+        assert await said(site, question(), file()) == SEEN
+        banned.add(VisionGrant(MAC, "c"))
+        assert (await site.post(question(), file()))[0] == 401
+        assert (await site.post(question(), file(), **device(1)))[2] == SEEN
 
 
 async def test_a_device_that_goes_takes_its_question_with_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -125,7 +126,7 @@ async def ask(said: str, *results: tuple[str, str, str], tools: tuple[str, ...])
     for n, (name, arguments, result) in enumerate(results):
         messages.append(ChatMessage(Role.ASSISTANT, "", (ToolCall(str(n), name, arguments),)))
         messages.append(ChatMessage(Role.TOOL, result, tool_call_id=str(n), name=name))
-    offered = tuple(ToolSpec(name, "", {}) for name in tools)
+    offered = tuple(ToolSpec(name, "", LEVEL if "volume" in name else {}) for name in tools)
     llm = BuiltinLlm("builtin", BuiltinLlmOptions())
     chunks = [chunk async for chunk in llm.generate(LlmRequest(tuple(messages), offered))]
     if isinstance(chunks[0], ToolCall):
@@ -133,6 +134,7 @@ async def ask(said: str, *results: tuple[str, str, str], tools: tuple[str, ...])
     return "".join(chunk.text for chunk in chunks if isinstance(chunk, TextDelta))[2:]
 
 
+LEVEL = {"type": "object", "properties": {"volume": {"type": "integer", "minimum": 0, "maximum": 100}}}
 SET, STATUS = "self_audio_speaker_set_volume", "self_get_device_status"
 
 
@@ -168,3 +170,24 @@ async def test_cellular_and_charging_and_missing_parts() -> None:
     assert await ask("what is the volume", done, tools=(STATUS,)) == text("device_status_missing", "en")
     assert await ask("battery", (STATUS, "{}", "{}"), tools=(STATUS,)) == text("device_battery_missing", "en")
     assert await ask("battery", (STATUS, "{}", "Error: x"), tools=(STATUS,)) == text("device_failed", "en")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": "object", "properties": {}},
+        {"type": "object", "properties": {"volume": {"type": "string"}}},
+        {"type": "object", "properties": {"volume": {"type": ["integer", "null"]}}},
+        {"type": "object", "properties": {"volume": {"type": "integer", "maximum": 255}}},
+        {"type": "object", "properties": {"volume": {"type": "integer", "maximum": []}}},
+        {"type": "object", "properties": {"loudness": {"type": "integer"}, "ramp": {"type": "integer"}}},
+    ],
+)
+async def test_success_is_not_claimed_with_a_tool_that_does_not_take_the_number(
+    schema: dict[str, Any],
+) -> None:
+    request = LlmRequest((ChatMessage(Role.USER, "set the volume to 40"),), (ToolSpec(SET, "", schema),))
+    llm = BuiltinLlm("builtin", BuiltinLlmOptions())
+    said = "".join([chunk.text async for chunk in llm.generate(request) if isinstance(chunk, TextDelta)])
+    assert said.endswith(text("device_volume_missing", "en"))

@@ -230,3 +230,12 @@ def test_unknown_languages_are_refused() -> None:
     for language in ("xx", "../en", ""):
         with pytest.raises(ConfigError):
             load_commands(language)
+
+
+def test_a_number_with_and_in_it_is_two_where_two_are_needed() -> None:
+    match = ENGLISH.match("add a hundred and twelve point five")
+    assert match is not None
+    assert match.arguments == {"expression": "100 + 12.5"}
+    match = ENGLISH.match("add a hundred and twelve and three")
+    assert match is not None
+    assert match.arguments == {"expression": "112 + 3"}

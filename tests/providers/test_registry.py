@@ -181,3 +181,12 @@ async def test_nomem_remembers_nothing() -> None:
 
 def test_a_name_that_looks_like_a_number_is_a_name(plugins: dict[str, str]) -> None:
     assert registry.create(Kind.LLM, "Mine", {**GOOD, "model_name": 4711}).options.model_name == "4711"
+
+
+@pytest.mark.parametrize("address", ["llm.example.org/v1", "", "ftp://x", "localhost:11434"])
+def test_an_address_without_scheme_is_refused_in_words(address: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        registry.create(
+            Kind.LLM, "Mine", {"type": "openai", "model_name": "m", "api_key": "k", "base_url": address}
+        )
+    assert str(caught.value) == f"LLM.Mine.base_url: must begin with http:// or https://, found {address!r}"

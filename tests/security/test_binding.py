@@ -88,6 +88,7 @@ def test_codes_are_unique_and_bounded_the_oldest_goes(clock: Clock, monkeypatch:
     monkeypatch.setattr(binding, "CODE_DIGITS", 2)
     monkeypatch.setattr(binding, "MAX_PENDING", 90)
     known = bindings(clock)
+    monkeypatch.setattr(binding, "MAX_PENDING_PER_SOURCE", 90)
     codes = [known.offer(f"device-{number}", CLIENT).code for number in range(90)]
     assert len(set(codes)) == 90
     known.offer("one-more", CLIENT)
@@ -96,6 +97,47 @@ def test_codes_are_unique_and_bounded_the_oldest_goes(clock: Clock, monkeypatch:
     assert known.bind(codes[89]).device_id == "device-89"
     known.offer("device-0", CLIENT)
     assert known.pending == 90, "the one that went has a code again"
+
+
+def test_who_asks_for_codes_of_invented_devices_pushes_out_only_his_own(clock: Clock) -> None:
+    known = bindings(clock)
+    honest = known.offer(MAC, CLIENT, "192.168.1.20")
+    for number in range(binding.MAX_PENDING * 2):
+        known.offer(f"invented-{number}", CLIENT, "203.0.113.1")
+    assert known.pending == 1 + binding.MAX_PENDING_PER_SOURCE
+    assert known.offer(MAC, CLIENT, "192.168.1.20") == honest
+    assert known.bind(honest.code).device_id == MAC
+    latest = known.offer(f"invented-{binding.MAX_PENDING * 2 - 1}", CLIENT, "203.0.113.1")
+    assert known.bind(latest.code), "of his own the oldest went"
+
+
+def test_with_many_addresses_the_one_that_has_most_gives_way(clock: Clock) -> None:
+    known = bindings(clock)
+    honest = known.offer(MAC, CLIENT, "192.168.1.20")
+    for number in range(binding.MAX_PENDING * 2):
+        known.offer(f"invented-{number}", CLIENT, f"203.0.113.{number % 200}")
+        assert known.pending <= binding.MAX_PENDING
+    assert known.pending == binding.MAX_PENDING
+    assert known.offer(MAC, CLIENT, "192.168.1.20") == honest
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 5), st.sampled_from([0, 50, 300])), max_size=80))
+def test_codes_are_counted_right_whatever_happens(asked: list[tuple[int, int, int]]) -> None:
+    clock = Clock()
+    known = bindings(clock)
+    for device, source, pause in asked:
+        clock.now += pause
+        offer = known.offer(f"device-{device}", CLIENT, f"source-{source}")
+        assert offer == known.offer(f"device-{device}", CLIENT, "")
+        if device % 7 == 0:
+            known.bind(offer.code)
+    assert known.pending <= 6 * binding.MAX_PENDING_PER_SOURCE
+    counted = [identity for own in known._by_source.values() for identity in own]
+    assert sorted(counted) == sorted(known._offers) == sorted(known._source_of)
+    assert len(known._by_code) == len(known._offers)
+    clock.now += binding.CODE_LIFETIME_S
+    assert known.pending == 0
+    assert not known._by_source
 
 
 def test_as_many_devices_as_there_may_be(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,38 @@ def test_files_that_are_not_there_or_not_pem(tmp_path: Path) -> None:
         context(cert, tmp_path / "text")
 
 
+def test_a_key_that_is_too_short_is_called_that(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path)
+    short, short_key = write_certificate(tmp_path, "short", rsa_bits=1024)
+    chain = tmp_path / "chain.pem"
+    chain.write_text(cert.read_text() + short.read_text())
+    for pair in ((short, short_key), (chain, key)):
+        with pytest.raises(
+            ConfigError, match=r"server\.tls\.cert: .*too short .*RSA needs 2048 bits.* EC key"
+        ):
+            context(*pair)
+    assert context(*write_certificate(tmp_path, "long", rsa_bits=2048)) is not None
+
+
+def test_what_the_library_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        error = ssl.SSLError()
+        error.reason = "CA_MD_TOO_WEAK"
+        raise error
+
+    pair = write_certificate(tmp_path)
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be used as .* in PEM format \(ca md too weak\)"):
+        context(*pair)
+
+
+def test_a_key_of_another_kind(tmp_path: Path) -> None:
+    cert, _ = write_certificate(tmp_path)
+    _, other = write_certificate(tmp_path, "other", rsa_bits=2048)
+    with pytest.raises(ConfigError, match=r"other\.key is not the private key of"):
+        context(cert, other)
+
+
 def test_a_key_of_another_certificate(tmp_path: Path) -> None:
     cert, _ = write_certificate(tmp_path)
     _, other = write_certificate(tmp_path, "other")

@@ -134,7 +134,7 @@ class ScriptedServer:
 
     async def _on_websocket(self, request: web.Request) -> web.StreamResponse:
         if self._token and request.headers.get("Authorization") != f"Bearer {self._token}":
-            return web.Response(status=401)
+            return web.Response(status=401, text="presented no token\nor a wrong one")
         socket = web.WebSocketResponse(autoclose=False, compress=False, timeout=0.1)
         await socket.prepare(request)
         connection = Connection(socket, request)

@@ -19,6 +19,13 @@ def test_the_tools_come_in_the_order_of_firmware() -> None:
     assert set(names[first:]) >= {"self.get_system_info", "self.upgrade_firmware", "self.screen.snapshot"}
 
 
+def test_a_board_with_nothing_but_a_camera() -> None:
+    bare = [tool.name for tool in Board(DeviceIdentity()).tools()]
+    assert "self.camera.take_photo" not in bare
+    seeing = [tool.name for tool in Board(DeviceIdentity(), photo=b"jpeg").tools()]
+    assert seeing == [*bare[:-1], "self.camera.take_photo", bare[-1]]
+
+
 def test_tools_for_the_user() -> None:
     board = Board(DeviceIdentity("02:aa:00:00:00:01"))
     tools = {tool.name: tool for tool in board.tools(full=True)}

@@ -1,6 +1,8 @@
 import io
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import av
 import pytest
@@ -9,6 +11,7 @@ from aiohttp import BodyPartReader, web
 from mynah.sim.camera import JPEG, Camera, send_snapshot
 from mynah.sim.discovery import DeviceIdentity
 from mynah.sim.mcp_tool import Refusal
+from tests.certificates import write_certificate
 
 IDENTITY = DeviceIdentity("02:aa:00:00:00:01")
 
@@ -30,14 +33,14 @@ class Vision:
         return web.Response(status=self.status, text=self.body)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
         app = web.Application()
         app.router.add_post("/vision", self._on_post)
         runner = web.AppRunner(app)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}/vision"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/vision"
         finally:
             await runner.cleanup()
 
@@ -65,6 +68,26 @@ async def test_a_photo_is_posted_as_firmware_does() -> None:
         ("question", None, None, b'What is "this"?'),
         ("file", "camera.jpg", "image/jpeg", JPEG),
     ]
+
+
+async def test_a_camera_that_sees_a_certain_picture() -> None:
+    vision, camera = Vision(), Camera(IDENTITY, b"\xff\xd8\xff a cat")
+    async with vision.running() as url:
+        camera.explain_at({"url": url})
+        await camera.take_photo("?")
+    assert vision.parts[1][3] == b"\xff\xd8\xff a cat"
+
+
+async def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*write_certificate(tmp_path))
+    vision, camera = Vision(body="A wall."), Camera(IDENTITY)
+    async with vision.running(context) as url:
+        camera.explain_at({"url": url})
+        with pytest.raises(Refusal, match="Failed to connect"):
+            await camera.take_photo("?")
+        camera.verify_tls = False
+        assert await camera.take_photo("?") == "A wall."
 
 
 async def test_what_an_initialize_leaves_out_is_kept() -> None:

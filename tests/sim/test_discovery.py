@@ -1,6 +1,8 @@
 import asyncio
 import json
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from mynah.sim.discovery import DeviceIdentity, fetch_reply
 from mynah.sim.link import ConnectError
 from mynah.wire.ota import OtaRequest, WebsocketSettings, decode_reply, parse_request
+from tests.certificates import write_certificate
 
 from .scripted import ScriptedServer, silent
 
@@ -47,14 +50,14 @@ def test_websocket_headers() -> None:
     assert IDENTITY.websocket_headers("Basic abc", 3)["Authorization"] == "Basic abc"
 
 
-async def answering(answer: bytes) -> tuple[asyncio.Server, str]:
+async def answering(answer: bytes, tls: ssl.SSLContext | None = None) -> tuple[asyncio.Server, str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        await reader.read(4096)
         writer.write(answer)
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/ota/"
 
 
@@ -66,6 +69,8 @@ def http(status: str, body: bytes = b"", extra: str = "") -> bytes:
     ("answer", "reason"),
     [
         (http("404 Not Found"), "answered 404, and devices take only 200"),
+        (http("503 Full", b"try later\n"), r"answered 503 \(try later\), and devices take only 200"),
+        (b"", "hung up without an answer: is it https:// there?"),
         (http("301 Moved", extra="Location: http://127.0.0.1:1/\r\n"), "answered 301"),
         (http("200 OK", b" " * 70_000), "answered more than 65536 bytes"),
         (b"nonsense\r\n\r\n", "cannot ask"),
@@ -103,3 +108,20 @@ async def test_no_answer_in_time() -> None:
 async def test_not_an_address(url: Any) -> None:
     with pytest.raises(ConnectError, match="is not an OTA address"):
         await fetch_reply(url, IDENTITY)
+
+
+async def test_tls_on_one_side_only(tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*write_certificate(tmp_path))
+    server, url = await answering(http("200 OK", b"{}"), context)
+    async with server:
+        with pytest.raises(ConnectError, match=r"is it https:// there?"):
+            await fetch_reply(url, IDENTITY)
+        secure = url.replace("http", "https")
+        with pytest.raises(ConnectError, match=r"nobody vouches for \(self-signed.*: pass --insecure"):
+            await fetch_reply(secure, IDENTITY)
+        assert await fetch_reply(secure, IDENTITY, verify_tls=False) == b"{}"
+    server, url = await answering(http("200 OK", b"{}"))
+    async with server:
+        with pytest.raises(ConnectError, match=r"TLS handshake failed: is it http:// there?"):
+            await fetch_reply(url.replace("http", "https"), IDENTITY)

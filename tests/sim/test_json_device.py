@@ -205,3 +205,31 @@ async def test_no_answer_to_the_introduction() -> None:
     async with ScriptedServer(script).running() as server:
         with pytest.raises(ConnectError, match="closed the connection instead"):
             await JsonDevice().open(server.ws_url)
+
+
+async def test_things_of_old_firmware() -> None:
+    reports: list[dict[str, Any]] = []
+
+    async def script(connection: Connection) -> None:
+        await greet(connection)
+        reports.extend([await connection.until("iot") for _ in range(5)])
+        commands = [{"name": "Speaker", "method": "SetVolume", "parameters": {"volume": 30}}]
+        await connection.send("iot", commands=commands)
+        reports.append(await connection.until("iot"))
+        await connection.drain()
+
+    async with ScriptedServer(script).running() as server:
+        device = JsonDevice(iot=True)
+        await device.open(server.ws_url)
+        await until(device, lambda: device.peripherals.things.settings.volume == 30)
+        while len(reports) < 6:
+            await asyncio.sleep(0.01)
+        await device.close()
+    assert [report["descriptors"][0]["name"] for report in reports[:4]] == [
+        "Speaker",
+        "Screen",
+        "Lamp",
+        "Battery",
+    ]
+    assert len(reports[4]["states"]) == 4
+    assert reports[5]["states"] == [{"name": "Speaker", "state": {"volume": 30}}]

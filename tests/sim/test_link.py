@@ -3,12 +3,14 @@ import shutil
 import socket
 import ssl
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import picows
 import pytest
 
-from mynah.sim.link import ConnectError, WebSocketLink
+from mynah.sim.link import ConnectError, TokenRefusedError, WebSocketLink, sentence
 
 from .scripted import ScriptedServer, silent
 
@@ -42,16 +44,55 @@ async def test_nobody_listens() -> None:
 
 async def test_a_token_is_wanted() -> None:
     async with ScriptedServer(silent, token="t").running() as server:
-        with pytest.raises(ConnectError, match=r"wants a token \(401\): pass --token, or --ota"):
+        with pytest.raises(TokenRefusedError, match=r"wants a token \(401\) \(presented no token\)$"):
             await WebSocketLink.connect(server.ws_url, {}, Heard())
-        with pytest.raises(ConnectError, match=r"does not accept this token \(401\): pass --token, or"):
+        with pytest.raises(TokenRefusedError, match=r"does not accept this token \(401\) \(presented"):
             await WebSocketLink.connect(server.ws_url, {"Authorization": "Bearer wrong"}, Heard())
 
 
 async def test_not_a_websocket() -> None:
     async with ScriptedServer(silent).running() as server:
-        with pytest.raises(ConnectError, match="answered 404 Not Found instead"):
+        with pytest.raises(ConnectError, match=r"answered 404 Not Found instead.*xiaozhi/v1/; port 8003 is"):
             await WebSocketLink.connect(server.ws_url + "/no", {}, Heard())
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[int]:
+    """A server that says this to whatever comes, and hangs up; without an answer it stays silent."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answer:
+            await reader.read(1)
+            writer.write(answer)
+        else:
+            await reader.read()  # until the client gives up
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_the_server_says_why_it_refuses() -> None:
+    answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nfull\n"
+    async with answering(answer) as port:
+        with pytest.raises(ConnectError, match=r"answered 503 Service Unavailable .* WebSocket \(full\)$"):
+            await WebSocketLink.connect(f"ws://127.0.0.1:{port}/", {}, Heard())
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (None, ""),
+        (b" \n ", ""),
+        (b"<html><body>no</body></html>", ""),
+        (b"full\r\nsecond line", " (full)"),
+        (b"\x1b[31mred\x07", " ([31mred)"),
+        (b"\xff" + b"x" * 500, f" (\ufffd{'x' * 199})"),
+    ],
+)
+def test_sentences_of_strangers(body: bytes | None, shown: str) -> None:
+    assert sentence(body) == shown
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "127.0.0.1:8000", ""])
@@ -172,8 +213,10 @@ async def test_tls(certificate: tuple[Path, Path]) -> None:
     server = await picows.ws_create_server(lambda _request: peer, "127.0.0.1", 0, ssl=context)
     url = f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     async with server:
-        with pytest.raises(ConnectError, match="certificate"):
+        with pytest.raises(ConnectError, match=r"nobody vouches for \(self-signed.*: pass --insecure"):
             await WebSocketLink.connect(url, {}, Heard())
+        with pytest.raises(ConnectError, match=r"hung up instead .* use wss://"):
+            await WebSocketLink.connect(url.replace("wss", "ws"), {}, Heard())
         heard = Heard()
         link = await WebSocketLink.connect(url, {}, heard, verify_tls=False)
         async with asyncio.timeout(3):
@@ -182,3 +225,14 @@ async def test_tls(certificate: tuple[Path, Path]) -> None:
         await link.close()
         async with asyncio.timeout(3):
             await peer.gone.wait()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silent", "answering"])
+async def test_tls_where_there_is_none(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mynah.sim.link.TLS_TIMEOUT_S", 0.2)
+    async with answering(answer) as port:
+        with pytest.raises(ConnectError, match=r"TLS handshake failed: is it plain ws:// there?"):
+            await WebSocketLink.connect(f"wss://127.0.0.1:{port}/", {}, Heard(), verify_tls=False)
+    assert not caplog.records

@@ -1,9 +1,11 @@
 import time
 
+import pytest
+
 from mynah.sim import recorder
-from mynah.sim.recorder import Recorder, describe
+from mynah.sim.recorder import CallSeen, Recorder, describe
 from mynah.sim.state import DeviceState, Direction, Observer
-from mynah.wire.messages import Listen, Llm, Mcp, Stt, Tts
+from mynah.wire.messages import IotCommands, Listen, Llm, Mcp, Stt, Tts
 
 from .scripted import packets
 
@@ -77,3 +79,31 @@ def test_mcp_is_described_by_what_it_is() -> None:
         ({}, "result"),
     ):
         assert describe(Direction.DOWN, Mcp(payload), 1.234).method == method
+
+
+@pytest.mark.parametrize(
+    ("message", "calls"),
+    [
+        (
+            Mcp({"method": "tools/call", "params": {"name": "self.lamp", "arguments": {"on": True}}}),
+            (CallSeen("self.lamp", {"on": True}),),
+        ),
+        (Mcp({"method": "tools/call", "params": {"name": "self.lamp"}}), (CallSeen("self.lamp"),)),
+        (Mcp({"method": "tools/call", "params": 7}), (CallSeen("None"),)),
+        (Mcp({"method": "tools/list", "params": {"cursor": ""}}), ()),
+        (
+            IotCommands(
+                [
+                    {"name": "Lamp", "method": "TurnOn"},
+                    {"name": "Speaker", "method": "SetVolume", "parameters": {"volume": 3}},
+                ],
+                "s",
+            ),
+            (CallSeen("Lamp.TurnOn"), CallSeen("Speaker.SetVolume", {"volume": 3})),
+        ),
+    ],
+)
+def test_calls_are_described_with_their_arguments(
+    message: Mcp | IotCommands, calls: tuple[CallSeen, ...]
+) -> None:
+    assert describe(Direction.DOWN, message, 0.0).calls == calls

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from mynah.audio.pcm import write_wav
+from mynah.sim.camera import JPEG
 from mynah.sim.conversation import Dialect
-from mynah.sim.talk import TalkOptions, run
+from mynah.sim.talk import MAX_PHOTO_BYTES, TalkOptions, run
 from mynah.wire.messages import ListenMode
 
-from .scripted import Connection, ScriptedServer, silent, tone
+from .scripted import Connection, Script, ScriptedServer, silent, tone
+from .test_camera import Vision
 from .test_json_device import answer as json_answer
 from .test_json_device import greet
 from .test_soundcard import FakeStream, sounddevice
@@ -136,8 +138,8 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def fails(options: TalkOptions, capsys: pytest.CaptureFixture[str]) -> str:
-    assert run(options) == 1
+def fails(options: TalkOptions, capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
+    assert run(options) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -228,7 +230,10 @@ def test_the_code_of_a_new_device_is_shown(capsys: pytest.CaptureFixture[str]) -
 def test_a_token_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     with ScriptedServer(echo, token="secret").in_thread() as server:
         err = fails(TalkOptions(url=server.ws_url, text=("x",), text_only=True), capsys)
-        assert "pass --token, or --ota" in err
+        assert "wants a token (401) (presented no token): pass --token, or --ota" in err
+        options = TalkOptions(ota=server.ota_url, token="wrong", text=("x",), text_only=True)
+        err = fails(options, capsys)
+        assert "does not accept this token (401) (presented no token): leave --token out" in err
         options = TalkOptions(url=server.ws_url, token="secret", text=("x",), text_only=True)
         assert run(options) == 0
 
@@ -250,7 +255,15 @@ def test_failures_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
         (TalkOptions(wake="hey", mode=ListenMode.MANUAL), "--wake needs --mode auto or realtime"),
         (TalkOptions(wake="hey", mic=True), "--wake needs --mode auto or realtime, and no --mic"),
         (TalkOptions(text=("x",), audio_format="pcm"), "--audio-format pcm needs --dialect json"),
-        (TalkOptions(text=("x",), iot=True, dialect=Dialect.JSON), "give one of them"),
+        (TalkOptions(text=("x",), iot=True, photo=Path("x.jpg")), "--photo needs MCP"),
+        (TalkOptions(text=("x",), dialect=Dialect.JSON, photo=Path("x.jpg")), "--photo needs MCP"),
+        (TalkOptions(text=("x",), photo=Path("/no/such.jpg")), "cannot read /no/such.jpg: No such file"),
+        (TalkOptions(text=("x",), photo=Path(__file__)), "test_talk.py is no JPEG file"),
+        (TalkOptions(text=("x",), timeout=-3), "--timeout -3 makes no sense"),
+        (TalkOptions(text=("x",), timeout=float("nan")), "--timeout nan makes no sense"),
+        (TalkOptions(text=("x",), timeout=float("inf")), "--timeout inf makes no sense"),
+        (TalkOptions(text=("x",), save=Path("/no/such/reply.wav")), "cannot write /no/such/reply.wav"),
+        (TalkOptions(wav=(Path(__file__),)), "as audio"),
         (TalkOptions(text=("x",), transport="mqtt"), "the transport mqtt is not available"),
         (TalkOptions(text=("x",), ota="http://x/", url="ws://x/"), "either --ota or --url"),
         (TalkOptions(text=(" ",)), "there is no text to speak"),
@@ -261,14 +274,87 @@ def test_failures_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
 def test_arguments_that_make_no_sense(
     options: TalkOptions, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert reason in fails(options, capsys)
+    assert reason in fails(options, capsys, 2)
 
 
-def test_a_reply_that_cannot_be_saved(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_that_no_device_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "large.jpg"
+    photo.write_bytes(JPEG + bytes(MAX_PHOTO_BYTES))
+    assert "no device can hold it" in fails(TalkOptions(text=("x",), photo=photo), capsys, 2)
+
+
+def test_a_reply_that_cannot_be_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ScriptedServer(echo).in_thread() as server:
-        options = TalkOptions(url=server.ws_url, text=("x",), text_only=True, save=Path("/no/such/reply.wav"))
+        options = TalkOptions(url=server.ws_url, text=("x",), text_only=True, save=tmp_path)
         assert run(options) == 1
-    assert "cannot write /no/such/reply.wav" in capsys.readouterr().err
+    assert f"cannot write {tmp_path}" in capsys.readouterr().err
+
+
+def calling(name: str, arguments: dict[str, object], initialize: dict[str, object]) -> Script:
+    """A server that calls a tool and answers with what it returned."""
+
+    async def call(connection: Connection, number: int, method: str, params: dict[str, object]) -> object:
+        payload = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        await connection.send("mcp", payload=payload)
+        return (await connection.until("mcp"))["payload"]
+
+    async def script(connection: Connection) -> None:
+        await connection.hello()
+        await call(connection, 1, "initialize", initialize)
+        await connection.until("listen", state="detect")
+        returned = await call(connection, 2, "tools/call", {"name": name, "arguments": arguments})
+        await connection.answer(json.dumps(returned), 2)
+        await connection.drain()
+
+    return script
+
+
+def test_tools_are_shown_with_their_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    script = calling("self.audio_speaker.set_volume", {"volume": 30}, {})
+    with ScriptedServer(script).in_thread() as server:
+        assert run(TalkOptions(url=server.ws_url, text=("quieter",), text_only=True)) == 0
+        assert '↓ mcp tools/call self.audio_speaker.set_volume {"volume":30}' in capsys.readouterr().out
+        assert run(TalkOptions(url=server.ws_url, text=("quieter",), text_only=True, json=True)) == 0
+    messages = json.loads(capsys.readouterr().out)["messages"]
+    assert [m["calls"] for m in messages if "calls" in m] == [
+        [{"name": "self.audio_speaker.set_volume", "arguments": {"volume": 30}}]
+    ]
+
+
+def test_the_camera_sees_the_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "cat.jpg"
+    photo.write_bytes(JPEG + b"a cat")
+    vision = Vision(body="A cat.")
+    loop = asyncio.new_event_loop()
+    running = vision.running()
+    url = loop.run_until_complete(running.__aenter__())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    script = calling(
+        "self.camera.take_photo", {"question": "What is it?"}, {"capabilities": {"vision": {"url": url}}}
+    )
+    try:
+        with ScriptedServer(script).in_thread() as server:
+            assert run(TalkOptions(url=server.ws_url, text=("look",), text_only=True, photo=photo)) == 0
+            out = capsys.readouterr().out
+            assert '↓ mcp tools/call self.camera.take_photo {"question":"What is it?"}' in out
+            assert "A cat." in out
+            assert run(TalkOptions(url=server.ws_url, text=("look",), text_only=True)) == 0
+            assert "Unknown tool: self.camera.take_photo" in capsys.readouterr().out
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.run_until_complete(running.__aexit__(None, None, None))
+        loop.close()
+    assert [part[3] for part in vision.parts] == [b"What is it?", JPEG + b"a cat"]
+
+
+def test_what_the_boot_suffered_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    ota = {"websocket": {"url": "ws://127.0.0.1:1/", "a_key_that_is_too_long": 1}}
+    with ScriptedServer(echo, ota=ota).in_thread() as server:
+        assert run(TalkOptions(ota=server.ota_url, text=("x",), text_only=True, json=True)) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert {name: count for name, count in report["counters"].items() if count} == {"nvs_overflow": 1}
 
 
 def test_microphone(sounddevice: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

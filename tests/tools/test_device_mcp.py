@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loguru import logger
 
 from mynah.errors import ToolError
 from mynah.sim.mcp_server import DeviceMcpServer
@@ -163,6 +164,51 @@ async def test_a_call_that_is_not_answered_times_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(device_mcp, "CALL_TIMEOUT_S", 0.01)
     with pytest.raises(ToolError, match=r"did not answer within 0\.01 seconds"):
         await connect(lambda payload: None).call("self.x", {})
+
+
+async def test_what_is_left_out_is_counted_by_reason() -> None:
+    tools: list[Any] = [{"name": f"t{n}"} for n in range(MAX_TOOLS - 1)]
+    people = {"name": "reboot", "annotations": {"audience": ["user"]}}
+
+    def answer(payload: Payload) -> Payload:
+        if payload["params"].get("cursor"):
+            return result(payload, {"tools": [people, {"name": "t"}, {"name": "u"}]})
+        return result(payload, {"tools": [*tools, {"name": "x" * 129}], "nextCursor": "more"})
+
+    mcp = connect(answer)
+    await mcp.discover()
+    assert mcp.left_out == {"for people only": 1, "name too long": 1, f"more than {MAX_TOOLS}": 2}
+    assert len(mcp.tools) == MAX_TOOLS - 1
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(
+        lambda line: lines.append(str(line).rstrip("\n")), level="WARNING", format="{level} {message}"
+    )
+    yield lines
+    logger.remove(sink)
+
+
+async def test_a_failed_call_is_logged_with_the_devices_reason(log: list[str]) -> None:
+    told = "the lens is\n\x1b[31mdirty" + "y" * 1000
+    device = connect(lambda payload: {"id": payload["id"], "error": {"message": told}})
+    with pytest.raises(ToolError):
+        await device.call("self.camera.\ntake_photo", {"question": "is this my password"})
+    (line,) = log
+    assert line.startswith("WARNING a device: tool self.camera. take_photo failed: ")
+    assert "the lens is  [31mdirty" in line
+    assert line.isprintable()
+    assert len(line) < 400
+    assert "password" not in line
+
+
+async def test_a_call_that_succeeds_is_not_logged_as_a_warning(log: list[str]) -> None:
+    device = connect(DeviceMcpServer().handle)
+    await device.discover()
+    await device.call("self.get_device_status", {})
+    assert not log
 
 
 async def test_an_error_without_code_and_a_reported_error() -> None:

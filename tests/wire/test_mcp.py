@@ -140,21 +140,26 @@ def deep(depth: int) -> dict[str, Any]:
     return inner
 
 
+LONG = {"type": "object", "properties": {"a": {"description": "x" * 9000}}}
+
+
 @pytest.mark.parametrize(
-    "tool",
+    ("tool", "reason"),
     [
-        None,
-        "x",
-        {},
-        {"name": ""},
-        {"name": 7},
-        {"name": "x" * 129},
-        {"name": "x", "inputSchema": {"type": "object", "properties": {"a": {"description": "x" * 9000}}}},
-        {"name": "x", "inputSchema": {"type": "object", "properties": deep(100_000)}},
+        (None, "not an object"),
+        ("x", "not an object"),
+        ({}, "no name"),
+        ({"name": ""}, "no name"),
+        ({"name": 7}, "no name"),
+        ({"name": "x" * 129}, "name too long"),
+        ({"name": "x", "inputSchema": LONG}, "schema too long"),
+        ({"name": "x", "inputSchema": {"type": "object", "properties": deep(100_000)}}, "schema too long"),
     ],
 )
-def test_what_is_no_tool_is_left_out(tool: object) -> None:
-    assert [t.name for t in mcp.parse_tools({"tools": [tool, SET_VOLUME]}).tools] == [SET_VOLUME["name"]]
+def test_what_is_no_tool_is_left_out_and_the_reason_told(tool: object, reason: str) -> None:
+    page = mcp.parse_tools({"tools": [tool, SET_VOLUME]})
+    assert [t.name for t in page.tools] == [SET_VOLUME["name"]]
+    assert page.left_out == (reason,)
 
 
 def test_schemas_are_left_as_they_are_or_made_sound() -> None:

@@ -69,6 +69,13 @@ class NamedToken(Section):
     token: SecretText = setting("the bearer token")
     name: Text = setting("who uses it; appears in the log", default="")
 
+    @field_validator("token")
+    @classmethod
+    def _not_empty(cls, token: SecretStr) -> SecretStr:
+        if not token.get_secret_value().strip():
+            raise ValueError("is empty: write a token of your own, or remove this entry")
+        return token
+
 
 class Auth(Section):
     """Who may connect."""
@@ -404,10 +411,10 @@ class Settings(Section):
         "answer the wake word with a greeting", default=True, effect="next session"
     )
     close_connection_no_voice_time: float = setting(
-        "a connection is closed after this long without anyone speaking; never later than after 100, because firmware "
+        "a connection is closed after this long without anyone speaking; more than 100 counts as 100, because firmware "
         "takes a connection without data for dead after 120",
         unit="s",
-        default=120.0,
+        default=100.0,
         gt=0,
         effect="next session",
     )

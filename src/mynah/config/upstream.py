@@ -13,7 +13,7 @@ ACCEPTED: Final[dict[str, str]] = {
     "server.mqtt_signature_key": "no MQTT gateway is needed or contacted",
     "server.mqtt_manager_api": "no MQTT gateway is needed or contacted",
     "server.udp_gateway": "no MQTT gateway is needed or contacted",
-    "server.firmware_cache_ttl": "firmware files are not served yet",
+    "server.firmware_cache_ttl": "the folder of firmware is looked at again whenever a device asks",
     "read_config_from_api": "settings come from this file, not from a manager API",
     "manager-api": "settings come from this file, not from a manager API",
     "delete_audio": "audio is never written to disk",

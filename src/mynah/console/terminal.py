@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 import threading
@@ -26,6 +27,7 @@ quit                   finish running replies and stop the server
 help                   this list"""
 
 NOT_NEEDED = "every device may connect, there is nothing to bind (server.binding is open)"
+NO_TEXT = "that line is not text in the encoding of this terminal, and was not carried out"
 MAX_LISTED = 50
 """Devices printed at most; a terminal shows no more at once."""
 
@@ -59,6 +61,8 @@ class Terminal:
         source = lines or sys.stdin
         if source is None or _in_background(source):
             return
+        if isinstance(source, io.TextIOWrapper):
+            source.reconfigure(errors="surrogateescape")  # one wrong byte must not end all reading
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(source, loop), name="terminal", daemon=True).start()
 
@@ -75,6 +79,8 @@ class Terminal:
 
     def run(self, line: str) -> str:
         """Carry out one line and return the answer."""
+        if any("\ud800" <= char <= "\udfff" for char in line):
+            return NO_TEXT
         command, _, rest = line.strip().partition(" ")
         commands: dict[str, Callable[[str], str]] = {
             "help": lambda _: HELP,
@@ -134,6 +140,8 @@ class Terminal:
             device = self._bindings.bind(code, name)
         except BindingError as error:
             return str(error)
+        # Whoever is connected under this id is what it was before its flash was erased, or has only the same id.
+        self._devices.disconnect(device.device_id)
         return (
             f"{device.device_id} is bound{f' as {device.name}' if device.name else ''} and comes in by itself"
         )

@@ -12,7 +12,8 @@ from mynah.dialogue.listen import MAX_UTTERANCE_BYTES, SAMPLE_BYTES_PER_MS
 from mynah.dialogue.services import Services, VisionAccess
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
-from mynah.net.websocket import DeviceSocket, Peer, Refusal, told_peer
+from mynah.net.peer import Peer, told_peer
+from mynah.net.websocket import DeviceSocket, Refusal
 from mynah.security.tokens import Authenticator, AuthReason, AuthResult
 from mynah.wire.json_dialect import JsonDialect
 from mynah.wire.messages import SessionConfig

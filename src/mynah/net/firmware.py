@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -15,6 +17,8 @@ import msgspec
 from aiohttp import web
 from loguru import logger
 
+from mynah.net.download_slots import DownloadSlots, Slot
+from mynah.net.source import SOURCE
 from mynah.wire.ota import is_newer
 
 DOWNLOAD_PATH: Final = "/xiaozhi/ota/download/"
@@ -26,22 +30,31 @@ SETTLE_S: Final = 2.0
 """A file that was written to within this time may still be on its way in, so it is not offered yet."""
 MAX_FILES: Final = 10_000
 """Directory entries looked at. Overflow policy: the rest is not offered, with a warning."""
+FILE_THREADS: Final = 4
+"""They read from the folder, and nothing else in the server waits for them when it is a network drive that hangs."""
 MAX_DOWNLOADS: Final = 64
-"""Images being sent at once: with `PIECE_BYTES` each that is 16 MB of memory. Overflow policy: the next ones wait."""
-MAX_WAITING: Final = 256
-"""Downloads that wait for their turn, a quarter of the connections of the port. Overflow policy: 503."""
+"""Images being sent at once: with `PIECE_BYTES` each that is 16 MB of memory. Overflow policy: the next ones wait, and
+`DownloadSlots` says who makes room."""
 WAIT_S: Final = 20.0
-"""How long a download waits for its turn: firmware gives the answer's headers 30 s. Then 503."""
+"""How long a download waits for its slot: firmware gives the answer's headers 30 s. Then 503."""
 PIECE_BYTES: Final = 256 * 1024
 """Read from disk in one go."""
 SEND_BYTES: Final = 16 * 1024
 """Handed to the connection in one go: what has to get through within `STALL_S`."""
 STALL_S: Final = 30.0
 """A device that takes less than `SEND_BYTES` in this time has gone; firmware gives up after 30 s itself."""
+DOWNLOAD_S: Final = 900.0
+"""For a whole image: over weak 4G, 8 KB/s, 4 MB take 9 minutes."""
+UNSENT_BYTES: Final = 64 * 1024
+"""What the kernel may hold that is not on its way yet: with its megabytes the slowest would look fast for minutes."""
 
 _NAME: Final = re.compile(
     r"(?P<board>[A-Za-z0-9][A-Za-z0-9._+-]{0,99})_(?P<version>[0-9]{1,9}(?:\.[0-9]{1,9}){0,7})\.bin"
 )
+_IMAGE_MAGIC: Final = b"\xe9"
+"""The first byte of every image for a chip of Espressif's."""
+_MISSING: Final = "is not there: no firmware is offered"
+
 # Where ESP-IDF puts the application's description into an image: image header, segment header, then this.
 _DESCRIPTION_AT: Final = 32
 _DESCRIPTION_MAGIC: Final = b"\x32\x54\xcd\xab"
@@ -73,8 +86,11 @@ class OpenImage(msgspec.Struct, frozen=True):
 class FirmwareFolder:
     """What is in the folder, as of a few seconds ago. Use from one event loop."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, expected: bool = False) -> None:
+        """``expected``: somebody has named this folder, so it is a mistake if it is not there."""
         self._folder = folder
+        self._expected = expected
+        self._threads = ThreadPoolExecutor(FILE_THREADS, "firmware")
         self._images: dict[str, FirmwareImage] | None = None
         self._newest: dict[str, FirmwareImage] = {}
         self._complaints: dict[str, str] = {}
@@ -115,14 +131,22 @@ class FirmwareFolder:
             return None
         return OpenImage(os.fdopen(descriptor, "rb"), status.st_size, int(status.st_mtime))
 
+    async def opened(self, name: str) -> OpenImage | None:
+        """`open`, without blocking."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.open, name)
+
+    async def read(self, image: OpenImage, size: int) -> bytes:
+        """Return the next ``size`` bytes of an image; fewer at its end."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, image.file.read, size)
+
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            images, complaints = await asyncio.to_thread(_scan, self._folder, self._images)
+            images, complaints = await loop.run_in_executor(self._threads, _scan, self._folder, self._images)
         finally:
             self._looking, self._looked_at = None, loop.time()
         for name, complaint in complaints.items():
-            if self._complaints.get(name) != complaint:
+            if self._complaints.get(name) != complaint and (self._expected or complaint != _MISSING):
                 # Names on disk need not be text.
                 _log.warning("{} {}", str(self._folder / name).encode("utf-8", "replace").decode(), complaint)
         for name in images.keys() - (self._images or {}).keys():
@@ -162,7 +186,7 @@ def _scan(
                     elif judged:
                         complaints[entry.name] = judged
     except FileNotFoundError:
-        pass  # there need not be a folder
+        complaints[""] = _MISSING
     except OSError as error:
         complaints[""] = f"cannot be read ({error.strerror}): not all firmware is offered"
     return images, complaints
@@ -177,7 +201,7 @@ def _judge(entry: os.DirEntry[str], known: Mapping[str, FirmwareImage] | None) -
         return "is not offered: it is not a file in this folder itself"
     try:
         status = entry.stat(follow_symlinks=False)
-        declared = _declared_version(Path(entry.path))
+        head = _head_of(Path(entry.path))
     except OSError as error:
         return f"is not offered: it cannot be read ({error.strerror})"
     if not status.st_size:
@@ -186,17 +210,23 @@ def _judge(entry: os.DirEntry[str], known: Mapping[str, FirmwareImage] | None) -
     settling = 0 <= time.time() - status.st_mtime < SETTLE_S
     if settling and known is not None and known.get(entry.name) != image:
         return ""
+    if not head.startswith(_IMAGE_MAGIC):
+        return "is not offered: it is no image for an ESP32, which would begin with the byte 0xE9"
+    declared = _declared_version(head)
     if declared not in {"", image.version}:
         # A device compares what it runs with what we say: it would install this at every boot, for ever.
         return f"is not offered: the image says of itself that it is version {declared}"
     return image
 
 
-def _declared_version(path: Path) -> str:
-    """Return the version that an ESP-IDF image carries in itself; empty for anything else."""
+def _head_of(path: Path) -> bytes:
     with path.open("rb") as file:
-        file.seek(_DESCRIPTION_AT)
-        description = file.read(_VERSION_AT + _VERSION_BYTES)
+        return file.read(_DESCRIPTION_AT + _VERSION_AT + _VERSION_BYTES)
+
+
+def _declared_version(head: bytes) -> str:
+    """Return the version that an ESP-IDF image carries in itself; empty when it carries none."""
+    description = head[_DESCRIPTION_AT:]
     if not description.startswith(_DESCRIPTION_MAGIC):
         return ""
     text = description[_VERSION_AT:].partition(b"\0")[0].decode("ascii", "replace")
@@ -215,43 +245,32 @@ class FirmwareDownloads:
         slots: int = MAX_DOWNLOADS,
         wait_s: float = WAIT_S,
         stall_s: float = STALL_S,
+        whole_s: float = DOWNLOAD_S,
     ) -> None:
-        """``slots`` is how many images are sent at once; ``wait_s`` and ``stall_s`` are in seconds."""
+        """``slots`` is how many images are sent at once; ``wait_s``, ``stall_s`` and ``whole_s`` are in seconds."""
         self._folder = folder
-        self._slots = asyncio.Semaphore(slots)
-        self._wait_s = wait_s
+        self._slots = DownloadSlots(slots, wait_s)
         self._stall_s = stall_s
-        self._waiting = 0
+        self._whole_s = whole_s
 
     def routes(self) -> Sequence[web.RouteDef]:
         """Return what to serve on the device HTTP port."""
         return [web.get(f"{DOWNLOAD_PATH}{{name}}", self._download)]
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
-        if not await self._take_turn():
+        transport = request.transport
+        slot = None if transport is None else await self._slots.take(request[SOURCE], transport.abort)
+        if slot is None:
             text = "too many downloads, try again later\n"
             return web.Response(status=503, text=text, headers={"Retry-After": "30"})
         try:
-            return await self._answer(request)
+            return await self._answer(request, slot)
         finally:
-            self._slots.release()
+            self._slots.end(slot)
 
-    async def _take_turn(self) -> bool:
-        if self._waiting >= MAX_WAITING:
-            return False
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._wait_s):
-                await self._slots.acquire()
-        except TimeoutError:
-            return False
-        finally:
-            self._waiting -= 1
-        return True
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, slot: Slot) -> web.StreamResponse:
         name = request.match_info["name"]
-        image = await asyncio.to_thread(self._folder.open, name)
+        image = await self._folder.opened(name)
         if image is None:
             return web.Response(status=404, text="there is no such firmware\n")
         with image.file:
@@ -259,36 +278,50 @@ class FirmwareDownloads:
             response.force_close()
             await response.prepare(request)
             if request.method != "HEAD":
-                sent = await self._send(request, response, image, part)
+                sent = await self._send(request, response, image, part, slot)
                 _log.info("{} got {} of {} bytes of {}", request.remote, sent, len(part), name)
         return response
 
     async def _send(
-        self, request: web.Request, response: web.StreamResponse, image: OpenImage, part: range
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        image: OpenImage,
+        part: range,
+        slot: Slot,
     ) -> int:
         """Send a part of the file and return how many bytes the client took; it is cut off if not all of them."""
         transport = request.transport
         if transport is None:
             return 0
-        # Nothing is kept back: `drain` returns when the kernel has taken all, so stalling is seen at once. Not 0: a TLS
-        # transport compares with "at least" and would pause for ever.
-        transport.set_write_buffer_limits(high=1, low=0)
+        _keep_nothing_back(transport)
         sent = 0
         image.file.seek(part.start)
         try:
-            while sent < len(part):
-                piece = await asyncio.to_thread(image.file.read, min(PIECE_BYTES, len(part) - sent))
-                if not piece:
-                    raise ConnectionError  # the file has shrunk: a shorter answer must not look complete
-                for start in range(0, len(piece), SEND_BYTES):
-                    data = piece[start : start + SEND_BYTES]
-                    async with asyncio.timeout(self._stall_s):
-                        await response.write(data)
-                        await request.writer.drain()
-                    sent += len(data)
+            async with asyncio.timeout(self._whole_s):
+                while sent < len(part):
+                    piece = await self._folder.read(image, min(PIECE_BYTES, len(part) - sent))
+                    if not piece:
+                        raise ConnectionError  # the file has shrunk: a shorter answer must not look complete
+                    for start in range(0, len(piece), SEND_BYTES):
+                        data = piece[start : start + SEND_BYTES]
+                        async with asyncio.timeout(self._stall_s):
+                            await response.write(data)
+                            await request.writer.drain()
+                        sent += len(data)
+                        self._slots.took(slot, len(data))
         except (ConnectionError, TimeoutError):
             transport.abort()
         return sent
+
+
+def _keep_nothing_back(transport: asyncio.Transport) -> None:
+    """Have `drain` return when the client has taken nearly all, so that stalling and slowness are seen at once."""
+    # Not 0: a TLS transport compares with "at least" and would pause for ever.
+    transport.set_write_buffer_limits(high=1, low=0)
+    connected = transport.get_extra_info("socket")
+    if connected is not None:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def _head(request: web.Request, image: OpenImage) -> tuple[web.StreamResponse, range]:

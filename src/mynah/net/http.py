@@ -1,8 +1,9 @@
-"""The HTTP port for devices: service discovery and health.
+"""The HTTP port for devices: service discovery and health, and the routes that other services bring along.
 
 Modems match header names letter by letter, so names go out in canonical capitals, every answer has a
 Content-Length, and header blocks stay under one kilobyte. Every connection carries one request: devices close
-anyway, and a connection without a second request needs only one deadline.
+anyway, and a connection without a second request needs only one deadline. Connections are counted and timed from the
+moment they are accepted: with TLS a client that never says a word is one of them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from loguru import logger
 
 from mynah.config import Settings
-from mynah.net.address import RequestOrigin, listening_socket
+from mynah.net.address import FORWARDING_HEADERS, RequestOrigin, listening_socket
 from mynah.net.ota import OtaService
+from mynah.net.source import SOURCE, source_of
 
 _log = logger.bind(tag="http")
 
@@ -28,6 +30,10 @@ HEADER_BYTES: Final = 16384
 """What a request may have in front of its body; a device's has 400 bytes."""
 READ_AHEAD_BYTES: Final = 512 * 1024
 """What the kernel may hand us of a body before its handler can say how much it wants: two reads of 256 KB."""
+ACCEPTED_AT_ONCE: Final = 32
+"""Connections accepted before the loop's other work gets its turn; the kernel holds the rest."""
+ACCEPT_PAUSE_S: Final = 1.0
+"""How long nobody is accepted when the system has no file descriptor left."""
 SHUTDOWN_S: Final = 2.0
 """How long requests under way may take when the server stops: an answer takes milliseconds."""
 
@@ -82,11 +88,12 @@ class DeviceHttp:
         """
         self._tls = tls
         self._limits = settings.server.limits
+        self._proxies = settings.server.trusted_proxies
         self._ota = ota
         self._ready = ready
         self._waiting: dict[object, _Connection] = {}
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._upload_handlers = frozenset(route.handler for route in uploads)
         self._routes = [
             *(
@@ -118,36 +125,52 @@ class DeviceHttp:
             handler_cancellation=True,  # nobody waits for an answer any more: what makes it can stop
         )
         await self._runner.setup()
-        self._server = await asyncio.get_running_loop().create_server(
-            self._accept,
-            sock=listener,
-            ssl=self._tls,
-            ssl_handshake_timeout=self._limits.http_timeout_s if self._tls else None,
-        )
+        # We accept ourselves: a server of the event loop tells of TLS clients only when they have shaken hands.
+        self._listener = listener
+        self._listen()
         return actual
 
     async def stop(self) -> None:
         """Stop listening and let requests under way finish. Safe to call twice."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         for connection in list(self._waiting.values()):
             connection.close()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
 
-    def _accept(self) -> asyncio.Protocol:
+    def _listen(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connected, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                _log.warning("cannot accept connections ({}): trying again in a moment", error.strerror)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(ACCEPT_PAUSE_S, self._listen)
+                return
+            self._admit(connected)
+
+    def _admit(self, connected: socket.socket) -> None:
         assert self._runner is not None
         assert self._runner.server is not None  # set up before we listen
         if len(self._waiting) >= self._limits.http_connections and not self._make_room():
-            return _Refusal()
-        return _Connection(
-            self._runner.server(),
-            self._waiting,
-            self._limits.http_timeout_s,
-            HEADER_BYTES + self._limits.http_body_bytes + READ_AHEAD_BYTES,
-        )
+            connected.close()
+            return
+        connected.setblocking(False)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        max_bytes = HEADER_BYTES + self._limits.http_body_bytes + READ_AHEAD_BYTES
+        connection = _Connection(self._runner.server(), self._waiting, self._limits.http_timeout_s, max_bytes)
+        connection.open(connected, self._tls)
 
     def _make_room(self) -> bool:
         """Hang up on the client that has taken longest to say what it wants: honest ones are done in milliseconds."""
@@ -162,6 +185,7 @@ class DeviceHttp:
     async def _receive(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Take in the whole request before its handler runs, within the connection's deadline."""
         connection = self._waiting.get(request.protocol)
+        request[SOURCE] = source_of(_origin(request), self._proxies)
         try:
             if request.match_info.handler in self._upload_handlers:
                 if connection is not None:
@@ -215,7 +239,9 @@ async def _finish_headers(_request: web.Request, response: web.StreamResponse) -
 def _origin(request: web.Request) -> RequestOrigin:
     headers: dict[str, str] = {}
     for name, value in request.headers.items():
-        headers.setdefault(name.lower(), value)
+        known = headers.setdefault(name.lower(), value)
+        if known is not value and name.lower() in FORWARDING_HEADERS:
+            headers[name.lower()] = f"{known}, {value}"  # some proxies add a line of their own
     transport = request.transport
     local = transport.get_extra_info("sockname") if transport is not None else None
     return RequestOrigin(
@@ -227,15 +253,8 @@ def _origin(request: web.Request) -> RequestOrigin:
     )
 
 
-class _Refusal(asyncio.Protocol):
-    """Hangs up at once: there are too many connections already."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).abort()
-
-
 class _Connection(asyncio.Protocol):
-    """Stands in front of aiohttp's protocol and hangs up on clients that are slow or send too much.
+    """Stands in front of aiohttp's protocol: shakes hands, and hangs up on clients that are slow or send too much.
 
     aiohttp itself waits for a request without end.
     """
@@ -249,17 +268,40 @@ class _Connection(asyncio.Protocol):
         self._bytes_left = max_bytes
         self._head_left = HEADER_BYTES
         self._head_end = b""
+        self._opening: asyncio.Task[None] | None = None
+        self._handshaking = False
+        self._unwanted = False
         self.receiving = True
         """The request is not complete yet."""
         self._deadline: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
+    def open(self, connected: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Take over an accepted connection, which counts from now on."""
+        self._waiting[self._inner] = self
+        self._opening = asyncio.get_running_loop().create_task(self._open(connected, tls))
+
+    async def _open(self, connected: socket.socket, tls: ssl.SSLContext | None) -> None:
+        timeout_s = self._timeout_s if tls else None
+        try:
+            if self._unwanted:  # a task that is cancelled before it begins would never close the socket
+                connected.close()
+                return
+            self._handshaking = True
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self, connected, ssl=tls, ssl_handshake_timeout=timeout_s
+            )
+        except OSError:
+            pass  # it speaks no TLS, does not like our certificate, was too slow, or has gone
+        finally:
+            if self._transport is None:
+                self._waiting.pop(self._inner, None)
+
     def extend(self, max_bytes: int, timeout_s: float) -> None:
         """Let this much more come, from now on."""
         if self.receiving and self._deadline is not None:
             self._bytes_left = max_bytes
-            self._deadline.cancel()
-            self._deadline = asyncio.get_running_loop().call_later(timeout_s, self.close)
+            self._set_deadline(timeout_s)
 
     def received(self) -> None:
         """The request is complete: no more deadline."""
@@ -269,19 +311,22 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Hang up on a client whose request is not complete."""
-        if self.receiving and self._transport is not None:
+        self._unwanted = self.receiving
+        if self._transport is not None and self.receiving:
             self._transport.abort()
+        elif self._transport is None and self._handshaking and self._opening is not None:
+            self._opening.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not isinstance: uvloop's transports are no subclass of asyncio.Transport.
         self._transport = cast(asyncio.Transport, transport)
-        self._waiting[self._inner] = self
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(self._timeout_s, self.close)
-        connected = transport.get_extra_info("socket")
-        if connected is not None:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._set_deadline(self._timeout_s)
         self._inner.connection_made(transport)
+
+    def _set_deadline(self, timeout_s: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(timeout_s, self.close)
 
     def data_received(self, data: bytes) -> None:
         if self.receiving:

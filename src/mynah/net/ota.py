@@ -16,6 +16,7 @@ from mynah.config import Settings
 from mynah.net.address import RequestOrigin, http_address
 from mynah.net.firmware import DOWNLOAD_PATH, FirmwareFolder
 from mynah.net.placement import placement_of
+from mynah.net.source import source_of
 from mynah.security.binding import Bindings
 from mynah.security.tokens import Authenticator, normal_device_id
 from mynah.texts import languages, text
@@ -105,7 +106,7 @@ class OtaService:
                 token=self._authenticator.token_for(device_id, request.client_id),
                 version=WIRE_VERSION,
             ),
-            activation=self._activation_for(request, device_id),
+            activation=self._activation_for(request, device_id, origin),
         )
         waits = "waits to be bound: type `bind` and the code it shows into this server's terminal"
         _note(request, device_id, waits if reply.activation is not None else f"sent to {address}")
@@ -151,11 +152,14 @@ class OtaService:
         _log.info("{} {} is offered {}", request.board_type, request.app_version, image.name)
         return Firmware(image.version, url)
 
-    def _activation_for(self, request: OtaRequest, device_id: str) -> Activation | None:
+    def _activation_for(
+        self, request: OtaRequest, device_id: str, origin: RequestOrigin
+    ) -> Activation | None:
         waits = self._authenticator.awaits_owner(device_id, request.client_id)
         if self._bindings is None or not waits or not device_id:
             return None  # without an id there is nothing to bind
-        offer = self._bindings.offer(device_id, request.client_id)
+        source = source_of(origin, self._settings.server.trusted_proxies)
+        offer = self._bindings.offer(device_id, request.client_id, source)
         language = accepted_language(request.language)
         return Activation(offer.code, text("activation", language, code=offer.code), offer.challenge)
 
@@ -190,10 +194,14 @@ def accepted_language(header: str) -> str:
 
 
 def _note(request: OtaRequest, device_id: str, outcome: str) -> None:
+    # The type is what firmware is found by, so it is named even where the device has another name for its board.
+    board = request.board_type or "unknown board"
+    other = request.board_name if request.board_name != request.board_type else ""
     _log.info(
-        "{} ({} {}) asked at boot, {}",
+        "{} ({} {}{}) asked at boot, {}",
         device_id or "a device without id",
-        request.board_name or request.board_type or "unknown board",
+        board,
         request.app_version or "unknown version",
+        f", calls itself {other}" if other else "",
         outcome,
     )

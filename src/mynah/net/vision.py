@@ -7,6 +7,7 @@ whatever a person should hear is a 200, and every way through here ends well bef
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +26,11 @@ from mynah.wire.multipart import MultipartDecoder, PartBegin, PartData, PartEnd,
 _log = logger.bind(tag="vision")
 
 MAX_PICTURES: Final = 8
-"""At once; further ones are told to come back. Each may take four times its size: as it came, as base64, as JSON."""
+"""Looked at at once; further ones are told to come back. Each may take four times its size: as it came, as base64, as
+JSON."""
+MAX_UPLOADS: Final = 16
+"""Pictures on their way in at once, each as large as one may be: 80 MB with the default. Further ones are told to come
+back. Not the same number as `MAX_PICTURES`: on a weak link a picture is 5 s on its way."""
 MAX_QUESTION_CHARS: Final = 4000
 """Nobody asks more of a picture, and it costs tokens."""
 MAX_ANSWER_CHARS: Final = 4000
@@ -73,21 +78,26 @@ class VisionService:
         *,
         max_bytes: int,
         language: str = "en",
+        may_ask: Callable[[VisionGrant], bool] = lambda _grant: True,
         upload_s: float = UPLOAD_S,
         answer_s: float = ANSWER_S,
     ) -> None:
         """``provider`` should bound its waits; None: there is no vision model, and devices are told so.
 
-        ``max_bytes`` is the size of the largest picture, ``language`` that of answers to questions that do not
-        tell theirs. Each request has ``upload_s`` to arrive and is answered within ``answer_s`` of its beginning.
+        ``max_bytes`` is the size of the largest picture, ``language`` that of answers to questions that do not tell
+        theirs. ``may_ask`` says whether the device of a valid token is still let in. Each request has ``upload_s`` to
+        arrive and is answered within ``answer_s`` of its beginning.
         """
         self._tokens = tokens
         self._provider = provider
         self._max_bytes = max_bytes
         self._language = language
+        self._may_ask = may_ask
         self._upload_s = upload_s
         self._answer_s = answer_s
-        self._under_way = 0
+        self._uploads = 0
+        self._answering = 0
+        self._under_way: set[VisionGrant] = set()
         self.routes: list[web.RouteDef] = [
             route
             for path in (VISION_PATH, VISION_PATH + "/")
@@ -104,33 +114,34 @@ class VisionService:
 
     async def _expect(self, request: web.Request) -> web.Response | None:
         """Answer ``Expect: 100-continue``: only who may go on is told to."""
-        refusal = self._refusal(request)
-        if refusal is not None:
-            refusal.force_close()
-            return refusal
+        admitted = self._admitted(request)
+        if isinstance(admitted, web.Response):
+            admitted.force_close()
+            return admitted
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None
 
     async def _explain(self, request: web.Request) -> web.Response:
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return refusal
+        admitted = self._admitted(request)
+        if isinstance(admitted, web.Response):
+            return admitted
         delivery_of(request).extend(self._max_body, self._upload_s + LINGER_S)
-        if self._under_way >= MAX_PICTURES:
-            _log.warning("{} pictures are under way already: another one is sent back", self._under_way)
+        if admitted in self._under_way:
+            _log.warning("{} sends a picture while another one is under way", admitted.device_id)
             return self._spoken("error_busy", self._language)
-        self._under_way += 1
+        self._under_way.add(admitted)
         try:
             return await self._serve(request)
         finally:
-            self._under_way -= 1
+            self._under_way.remove(admitted)
 
     # ------------------------------------------------------------ who may
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
-        """Judge a request by its headers; None when its body may come."""
-        if self._grant(request) is None:
+    def _admitted(self, request: web.Request) -> VisionGrant | web.Response:
+        """Judge a request by its headers: return whose picture may come, or why it may not."""
+        grant = self._grant(request)
+        if grant is None:
             return _failed(401, "the token is missing, wrong or expired, or not this device's")
         try:
             boundary_of(request.headers.get("Content-Type", ""))
@@ -138,7 +149,7 @@ class VisionService:
             return _failed(400, str(error))
         if (request.content_length or 0) > self._max_body:
             return _failed(413, f"larger than {self._max_body} bytes")
-        return None
+        return grant
 
     def _grant(self, request: web.Request) -> VisionGrant | None:
         scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
@@ -146,6 +157,9 @@ class VisionService:
         told = request.headers.get("Device-Id")
         if grant is None or (told is not None and normal_device_id(told) != grant.device_id):
             _log.warning("a picture from {} was refused: no valid token", request.remote)
+            return None
+        if not self._may_ask(grant):
+            _log.warning("a picture from {} was refused: {} may not come in", request.remote, grant.device_id)
             return None
         return grant
 
@@ -157,7 +171,31 @@ class VisionService:
 
     async def _serve(self, request: web.Request) -> web.Response:
         due = asyncio.get_running_loop().time() + self._answer_s
+        if self._uploads >= MAX_UPLOADS:
+            _log.warning("{} pictures are on their way in already: another one is sent back", self._uploads)
+            return self._spoken("error_busy", self._language)
         form = _Form(self._max_bytes)
+        self._uploads += 1
+        try:
+            failure = await self._take_in(request, form)
+        finally:
+            self._uploads -= 1
+        language = form.language(self._language)
+        if failure is not None:
+            return failure
+        if self._provider is None:
+            return self._spoken("vision_no_model", language)
+        if self._answering >= MAX_PICTURES:
+            _log.warning("{} pictures are looked at already: another one is sent back", self._answering)
+            return self._spoken("error_busy", language)
+        self._answering += 1
+        try:
+            return await self._ask(self._provider, form, language, due)
+        finally:
+            self._answering -= 1
+
+    async def _take_in(self, request: web.Request, form: _Form) -> web.Response | None:
+        """Read a request into ``form``; return the answer when there is no picture to ask about."""
         try:
             async with asyncio.timeout(self._upload_s):
                 bearable = await _receive(request, form, self._max_body)
@@ -167,13 +205,10 @@ class VisionService:
             return _failed(400, f"unreadable form: {error}"[:200])
         if not bearable:
             return _failed(413, f"larger than {self._max_body} bytes")
-        language = form.language(self._language)
         if form.fault or not form.media_type:
-            return self._spoken(form.fault or "vision_no_picture", language)
+            return self._spoken(form.fault or "vision_no_picture", form.language(self._language))
         delivery_of(request).received()
-        if self._provider is None:
-            return self._spoken("vision_no_model", language)
-        return await self._ask(self._provider, form, language, due)
+        return None
 
     async def _ask(self, provider: VllmProvider[Any], form: _Form, language: str, due: float) -> web.Response:
         loop = asyncio.get_running_loop()

@@ -9,10 +9,8 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Protocol
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from loguru import logger
@@ -32,8 +30,8 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined] # what ws_cre
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
 from mynah.errors import WireError
-from mynah.net.address import WEBSOCKET_PATH, RequestOrigin, carries_forwarding, listening_socket
-from mynah.security.tokens import MAX_ID_CHARS, is_loopback, normal_device_id
+from mynah.net.address import WEBSOCKET_PATH, listening_socket
+from mynah.net.peer import Peer, read_peer
 from mynah.wire import frames, hello, messages
 from mynah.wire.json_dialect import JsonDialect, decode_data
 
@@ -76,42 +74,6 @@ _picows_log.setLevel(logging.ERROR)
 _picows_log.addFilter(lambda record: not str(record.msg).startswith("WS parser error"))
 # For a plain Logger picows would make a child per connection.
 PICOWS_LOG = logging.LoggerAdapter(_picows_log)
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """Who asks to connect, as far as the handshake tells. Header names are lower-case."""
-
-    ip: str
-    path: str
-    headers: Mapping[str, str]
-    device_id: str
-    client_id: str
-    authorization: str | None
-    local_ip: str = ""
-    """Our end of the connection."""
-    secure: bool = False
-    """Whether we ourselves ended TLS."""
-
-    @property
-    def origin(self) -> RequestOrigin:
-        """How the handshake reached us."""
-        return RequestOrigin(self.headers, self.ip, self.local_ip, self.secure)
-
-    @property
-    def forwarded(self) -> bool:
-        """Whether a proxy stands in between."""
-        return carries_forwarding(self.headers)
-
-    @property
-    def cross_site(self) -> bool:
-        """Whether a browser sends this for a page that this machine does not serve. Devices send no Origin at all.
-
-        That the page and we have the same name proves nothing: its owner may let his name lead to our address.
-        """
-        origin = self.headers.get("origin")
-        return origin is not None and not (
-            is_loopback(_host(origin)) and is_loopback(_host(f"//{self.headers.get('host', '')}"))
-        )
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -440,49 +402,9 @@ class _Connection(WSProtocol):  # type: ignore[misc] # untyped, see the import
         super().connection_lost(exc)
 
 
-def read_peer(target: str, headers: Mapping[str, str], ip: str) -> Peer:
-    """Gather who is asking from headers, or from the query string as browsers must (they cannot set headers).
-
-    Raises ValueError for a target that is no address.
-    """
-    parts = urlsplit(target)
-    query: Callable[[str], str] = {k.lower(): v[0] for k, v in parse_qs(parts.query).items()}.get  # type: ignore[assignment]
-    authorization = headers.get("authorization") or query("authorization") or query("token")
-    return Peer(
-        ip=ip,
-        path=parts.path,
-        headers=headers,
-        device_id=normal_device_id(_printable(headers.get("device-id") or query("device-id"))),
-        client_id=_printable(headers.get("client-id") or query("client-id")),
-        authorization=authorization,
-    )
-
-
-def _host(url: str) -> str:
-    """Return the name of the host in a URL; empty when there is none."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # half an IPv6 address: no browser sends that
-        return ""
-
-
-def told_peer(peer: Peer, device_id: str, client_id: str) -> Peer:
-    """Return the peer with the ids that it tells in a message, where the handshake had none."""
-    return msgspec.structs.replace(
-        peer,
-        device_id=peer.device_id or normal_device_id(_printable(device_id)),
-        client_id=peer.client_id or _printable(client_id),
-    )
-
-
 def _address(transport: asyncio.BaseTransport, name: str) -> str:
     address = transport.get_extra_info(name)
     return address[0] if address else ""
-
-
-def _printable(told: str | None) -> str:
-    """Return an id fit for logs and terminals, bounded."""
-    return "".join(char for char in (told or "") if char.isprintable()).strip()[:MAX_ID_CHARS].rstrip()
 
 
 def _keep_alive(connected: socket.socket) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 
 from mynah.errors import (
     ProviderError,
@@ -46,7 +46,6 @@ class ChatApiOptions(ProviderOptions):
     model_name: str = Field(min_length=1, description="name of the model, as the service calls it")
     base_url: str = Field(
         default="https://api.openai.com/v1",
-        pattern=r"^https?://",
         validation_alias=AliasChoices("base_url", "url"),
         description="address of the API, up to but without /chat/completions",
     )
@@ -65,6 +64,13 @@ class ChatApiOptions(ProviderOptions):
         default_factory=dict,
         description="further fields of the request, such as enable_thinking: false; they win over ours",
     )
+
+    @field_validator("base_url")
+    @classmethod
+    def _http_address(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError(f"must begin with http:// or https://, found {value[:60]!r}")
+        return value
 
 
 class ChatApi:

@@ -71,7 +71,7 @@ _Loader = getattr(
     yaml, "CSafeLoader", yaml.SafeLoader
 )  # the C one reads a command file in a tenth of the time
 
-MAX_TEXT_CHARS = 400
+MAX_TEXT_CHARS = 200
 """Longer texts are no commands; the bound keeps the backtracking matcher away from pasted documents."""
 
 MAX_WORDINGS = 6

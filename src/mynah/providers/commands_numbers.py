@@ -162,6 +162,10 @@ def english_number(tokens: Tokens, start: int) -> Iterator[Reading]:
     if token_at(tokens, end) == "dozen":
         yield end + 1, tidy(sign * value * 12)
     yield end, tidy(sign * value)
+    # "add a hundred and twelve" means two numbers, where everything else means one.
+    for at in range(end - 1, start, -1):
+        if token_at(tokens, at) == "and" and (shorter := _english_whole(tokens[:at], start)):
+            yield at, tidy(sign * shorter[1])
 
 
 def english_quantity(tokens: Tokens, start: int) -> Iterator[Reading]:

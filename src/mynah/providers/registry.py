@@ -213,7 +213,8 @@ def _explain(where: str, options: type[ProviderOptions], detail: ErrorDetails) -
         field = _field_of(options, str(detail["loc"][0]))
         described = f" ({field.description})" if field is not None and field.description else ""
         return f"{key}: missing{described}; add this key"
-    return f"{key}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[:1].lower()}{message[1:]}"
 
 
 def _field_of(options: type[ProviderOptions], key: str) -> FieldInfo | None:

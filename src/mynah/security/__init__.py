@@ -1,1 +1,1 @@
-"""Who may connect: tokens and limits.."""
+"""Who may connect: tokens, owners, and the certificate of the server."""

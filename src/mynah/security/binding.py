@@ -3,6 +3,10 @@
 An unknown device shows six digits. Whoever runs the server reads them off the device and types them in, which
 proves that device and operator are in the same hands. Nobody can try out codes from outside: they are taken from
 the operator's own terminal only, so there is no limit on wrong ones.
+
+Anybody who reaches the server can ask for codes, for as many invented devices as he likes. Therefore codes are counted
+by who asked for them: he pushes out codes of his own, and those of others only from as many addresses as there may be
+codes. Who shares an address with the device (its NAT, a proxy that is not trusted) can still be in its way.
 """
 
 from __future__ import annotations
@@ -30,7 +34,11 @@ RENEW_S: Final = 60.0
 """A code with less time left than this is replaced when the device asks again, so none expires in the typing."""
 MAX_PENDING: Final = 1000
 """Codes waiting to be typed: few enough that a mistyped one practically never hits another (one in a thousand).
-Overflow policy: the oldest goes; its device gets a new one when it asks again, which it does within a minute."""
+Overflow policy: the oldest of the source that has most goes; its device gets a new one when it asks again, which it
+does within a minute."""
+MAX_PENDING_PER_SOURCE: Final = 20
+"""Of those, asked for from one address: as many new devices as somebody unpacks in ten minutes. Overflow policy: the
+oldest of that source goes."""
 MAX_BOUND: Final = 100_000
 """Devices with an owner, about 200 bytes each in the file, which is written as a whole. Overflow policy: `bind`
 refuses."""
@@ -86,6 +94,8 @@ class Bindings:
         self._clock = clock
         self._offers: dict[Identity, Offer] = {}  # in the order of expiry, as all live equally long
         self._by_code: dict[str, Identity] = {}
+        self._by_source: dict[str, dict[Identity, None]] = {}  # each with its oldest first
+        self._source_of: dict[Identity, str] = {}
 
     def __len__(self) -> int:
         return len(self._bound)
@@ -111,8 +121,11 @@ class Bindings:
         expected = self._bound[normal_device_id(device_id)].challenge
         return not challenge or secrets.compare_digest(challenge.encode(), expected.encode())
 
-    def offer(self, device_id: str, client_id: str) -> Offer:
-        """Return the code of an unbound device: the same one every time until it is about to expire."""
+    def offer(self, device_id: str, client_id: str, source: str = "") -> Offer:
+        """Return the code of an unbound device: the same one every time until it is about to expire.
+
+        ``source`` is the address that asks for it.
+        """
         self._expire()
         identity = (normal_device_id(device_id), normal_client_id(client_id))
         known = self._offers.get(identity)
@@ -120,11 +133,12 @@ class Bindings:
             if known.expires_at - self._clock() >= RENEW_S:
                 return known
             self._withdraw(identity)
-        elif len(self._offers) >= MAX_PENDING:
-            self._withdraw(next(iter(self._offers)))
+        self._make_room(source)
         made = Offer(self._unused_code(), secrets.token_hex(16), self._clock() + CODE_LIFETIME_S)
         self._offers[identity] = made
         self._by_code[made.code] = identity
+        self._by_source.setdefault(source, {})[identity] = None
+        self._source_of[identity] = source
         return made
 
     def bind(self, code: str, name: str = "") -> BoundDevice:
@@ -165,9 +179,21 @@ class Bindings:
             if code not in self._by_code:
                 return code
 
+    def _make_room(self, source: str) -> None:
+        own = self._by_source.get(source, {})
+        if len(own) >= MAX_PENDING_PER_SOURCE:
+            self._withdraw(next(iter(own)))
+        elif len(self._offers) >= MAX_PENDING:
+            busiest = max(self._by_source, key=lambda known: len(self._by_source[known]))
+            self._withdraw(next(iter(self._by_source[busiest])))
+
     def _withdraw(self, identity: Identity) -> Offer:
         offer = self._offers.pop(identity)
         del self._by_code[offer.code]
+        source = self._source_of.pop(identity)
+        del self._by_source[source][identity]
+        if not self._by_source[source]:
+            del self._by_source[source]
         return offer
 
     def _expire(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from loguru import logger
@@ -13,10 +14,11 @@ from mynah.errors import ConfigError
 _log = logger.bind(tag="tls")
 
 
-def server_context(settings: Settings) -> ssl.SSLContext | None:
+def server_context(settings: Settings, warn: Callable[[str], None] = _log.warning) -> ssl.SSLContext | None:
     """Return the TLS context of the device ports, or None when ``server.tls`` is not set.
 
-    Warns of a certificate that devices will not accept (expired, not valid yet). Raises ConfigError.
+    Warns of a certificate that devices will not accept (expired, not valid yet): with a sentence for ``warn``.
+    Raises ConfigError.
     """
     tls = settings.server.tls
     if not tls.cert and not tls.key:
@@ -33,7 +35,7 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     _load(context, tls.cert, tls.key)
     fault = _fault(context, tls.cert)
     if fault:
-        _log.warning("server.tls.cert: clients that check certificates will refuse {}: {}", tls.cert, fault)
+        warn(f"server.tls.cert: clients that check certificates will refuse {tls.cert}: {fault}")
     return context
 
 
@@ -47,15 +49,24 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
     try:
         context.load_cert_chain(cert, key, password=passphrase)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigError(
-                f"server.tls.key: {key} is not the private key of the certificate {cert}"
-            ) from None
-        raise ConfigError(
-            f"server.tls: {cert} and {key} are not a certificate and a private key in PEM format"
-        ) from None
+        raise ConfigError(_reason(error, cert, key)) from None
     except OSError as error:
         raise ConfigError(f"server.tls: {cert} and {key} cannot be read: {error.strerror}") from None
+
+
+def _reason(error: ssl.SSLError, cert: str, key: str) -> str:
+    # The second is what OpenSSL says of a key of another kind (RSA for EC).
+    if error.reason in {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
+        return f"server.tls.key: {key} is not the private key of the certificate {cert}"
+    if error.reason in {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL"}:
+        return (
+            f"server.tls.cert: a key in {cert} is too short to be safe (RSA needs 2048 bits): make a certificate "
+            "with a longer one, or with an EC key"
+        )
+    said = f" ({error.reason.lower().replace('_', ' ')})" if error.reason else ""
+    return (
+        f"server.tls: {cert} and {key} cannot be used as a certificate and a private key in PEM format{said}"
+    )
 
 
 def _fault(context: ssl.SSLContext, cert: str) -> str:

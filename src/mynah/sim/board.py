@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from mynah.sim.board_parts import part_tools
-from mynah.sim.camera import Camera, send_snapshot
+from mynah.sim.camera import JPEG, Camera, send_snapshot
 from mynah.sim.discovery import DeviceIdentity
 from mynah.sim.mcp_tool import Tool
 
@@ -33,9 +33,11 @@ class DeviceSettings(msgspec.Struct):
 class Board:
     """A device's hardware. ``settings`` is its state."""
 
-    def __init__(self, identity: DeviceIdentity) -> None:
+    def __init__(self, identity: DeviceIdentity, *, photo: bytes = b"") -> None:
+        """``photo`` (JPEG) is what the camera sees; with it the board has one."""
         self.settings = DeviceSettings()
-        self.camera = Camera(identity)
+        self.camera = Camera(identity, photo or JPEG)
+        self._has_camera = bool(photo)
         self._identity = identity
 
     def tools(self, *, full: bool = False) -> list[Tool]:
@@ -44,8 +46,10 @@ class Board:
         With ``full`` the board has everything, and its list needs more than one page.
         """
         tools = self._common()
+        if full or self._has_camera:
+            tools.append(self._photo())
         if full:
-            tools += [self._photo(), *part_tools(self.settings.parts)]
+            tools += part_tools(self.settings.parts)
         tools.append(Tool("self.reboot", "Reboot the system", self._reboot, user_only=True))
         return tools + (self._user_only() if full else [])
 

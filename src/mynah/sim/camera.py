@@ -39,8 +39,11 @@ class Part(msgspec.Struct, frozen=True):
 class Camera:
     """Takes pictures and asks the vision service about them. `explain_at` says where that is."""
 
-    def __init__(self, identity: DeviceIdentity) -> None:
+    def __init__(self, identity: DeviceIdentity, picture: bytes = JPEG) -> None:
+        """``picture`` (JPEG) is what it sees."""
+        self.verify_tls = True
         self._identity = identity
+        self._picture = picture
         self._url = self._token = ""
 
     def explain_at(self, vision: Mapping[str, object]) -> None:
@@ -57,8 +60,10 @@ class Camera:
         headers = {"Device-Id": self._identity.device_id, "Client-Id": self._identity.client}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        parts = (Part("question", question.encode()), Part("file", JPEG, "camera.jpg"))
-        return await upload(self._url, "----ESP32_CAMERA_BOUNDARY", parts, headers)
+        parts = (Part("question", question.encode()), Part("file", self._picture, "camera.jpg"))
+        return await upload(
+            self._url, "----ESP32_CAMERA_BOUNDARY", parts, headers, verify_tls=self.verify_tls
+        )
 
 
 async def send_snapshot(url: str) -> bool:
@@ -67,7 +72,9 @@ async def send_snapshot(url: str) -> bool:
     return True
 
 
-async def upload(url: str, boundary: str, parts: Sequence[Part], headers: Mapping[str, str]) -> str:
+async def upload(
+    url: str, boundary: str, parts: Sequence[Part], headers: Mapping[str, str], *, verify_tls: bool = True
+) -> str:
     """Post a form in chunks, without a length, and return the answer's body. Anything but 200 raises Refusal."""
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -85,7 +92,11 @@ async def upload(url: str, boundary: str, parts: Sequence[Part], headers: Mappin
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.post(
-                url, data=chunks(), headers={**headers, **content_type}, allow_redirects=False
+                url,
+                data=chunks(),
+                headers={**headers, **content_type},
+                allow_redirects=False,
+                ssl=verify_tls,
             ) as response,
         ):
             body = await response.content.read(MAX_ANSWER_BYTES)

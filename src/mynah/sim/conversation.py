@@ -57,6 +57,8 @@ class Target(msgspec.Struct, frozen=True):
     """Firmware from before MCP."""
     full_tools: bool = False
     """The tools of a board with everything."""
+    photo: bytes = b""
+    """What the camera sees (JPEG); empty: the board has none, unless it has everything."""
     boot: BootPolicy = ONE_TRY
 
 
@@ -113,15 +115,22 @@ class Conversation(msgspec.Struct):
 
 
 async def converse(
-    target: Target, said: Sequence[Said], *, wake: Said | None = None, watcher: Observer | None = None
+    target: Target,
+    said: Sequence[Said],
+    *,
+    wake: Said | None = None,
+    watcher: Observer | None = None,
+    record: Conversation | None = None,
 ) -> Conversation:
     """Say everything in ``said``, one after the other, each after the answer to the one before has been played.
 
     With ``wake`` that comes first, as a wake word, and the greeting is the answer to it. Raises ConnectError when no
-    conversation comes about. A turn without an answer ends the conversation; its ``error`` says why.
+    conversation comes about; what was seen until then is in ``record``, which otherwise is what is returned. A turn
+    without an answer ends the conversation; its ``error`` says why.
     """
+    conversation = record if record is not None else Conversation()
     async with (
-        _connected(target, watcher or Observer()) as (device, recorder, conversation),
+        _connected(target, watcher or Observer(), conversation) as (device, recorder),
         _running(Microphone(device)) as microphone,
     ):
         for words in (*((wake,) if wake is not None else ()), *said):
@@ -133,15 +142,21 @@ async def converse(
 
 
 async def converse_live(
-    target: Target, source: PcmSource, *, watcher: Observer | None = None, on_turn: Callable[[Turn], None]
+    target: Target,
+    source: PcmSource,
+    *,
+    watcher: Observer | None = None,
+    on_turn: Callable[[Turn], None],
+    record: Conversation | None = None,
 ) -> Conversation:
     """Talk with a real microphone until the server hangs up; every finished turn is reported.
 
-    The end of the user's speech is not known here, so the times of a turn count from its ``stt`` message. Raises
-    ConnectError.
+    The end of the user's speech is not known here, so the times of a turn count from its ``stt`` message. ``record``
+    as in `converse`. Raises ConnectError.
     """
+    conversation = record if record is not None else Conversation()
     async with (
-        _connected(target, watcher or Observer()) as (device, recorder, conversation),
+        _connected(target, watcher or Observer(), conversation) as (device, recorder),
         _running(Microphone(device, source=source)),
     ):
         device.listen(target.mode)
@@ -158,11 +173,10 @@ async def converse_live(
 
 @contextlib.asynccontextmanager
 async def _connected(
-    target: Target, watcher: Observer
-) -> AsyncIterator[tuple[SimulatedDevice, Recorder, Conversation]]:
+    target: Target, watcher: Observer, conversation: Conversation
+) -> AsyncIterator[tuple[SimulatedDevice, Recorder]]:
     """Boot, connect and say hello; afterwards put everything into the conversation's record."""
     started_at = time.monotonic()
-    conversation = Conversation()
     url, token, protocol = target.ws_url, target.token, target.protocol
     recorder = Recorder(watcher, started_at)
     if not url:
@@ -180,7 +194,7 @@ async def _connected(
         await device.open(url, token, verify_tls=target.verify_tls, on_connected=connected)
         conversation.stages["connect"] = _ms(opening_at, connected_at)
         conversation.stages["hello"] = _ms(connected_at, time.monotonic())
-        yield device, recorder, conversation
+        yield device, recorder
     finally:
         await device.close()
         conversation.messages = recorder.messages
@@ -212,7 +226,7 @@ def _device(target: Target, protocol: int, recorder: Recorder, counters: Counter
     make: Callable[..., SimulatedDevice] = SimulatedDevice
     if target.dialect is Dialect.JSON:
         make = functools.partial(JsonDevice, audio_format=target.audio_format)
-    return make(
+    device = make(
         target.identity,
         protocol=protocol,
         observer=recorder,
@@ -220,7 +234,10 @@ def _device(target: Target, protocol: int, recorder: Recorder, counters: Counter
         aec=target.aec,
         iot=target.iot,
         full_tools=target.full_tools,
+        photo=target.photo,
     )
+    device.mcp.board.camera.verify_tls = target.verify_tls
+    return device
 
 
 @contextlib.asynccontextmanager

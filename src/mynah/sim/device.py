@@ -87,13 +87,14 @@ class SimulatedDevice:
         aec: bool = False,
         iot: bool = False,
         full_tools: bool = False,
+        photo: bytes = b"",
         counters: Counters | None = None,
     ) -> None:
         """``protocol`` is the framing version 1 to 3. With ``record`` the speaker keeps what it played.
 
         With ``switch_delay_s`` 0 the device speaks at once, which also saves fifty timer calls a second. ``aec``
         leaves echo cancelling to the server (framing 2 only), ``iot`` makes it firmware from before MCP, and
-        ``full_tools`` gives it the tools of a board with everything.
+        ``full_tools`` gives it the tools of a board with everything, ``photo`` (JPEG) a camera that sees this.
         """
         self.identity = identity or DeviceIdentity()
         self.protocol = protocol
@@ -101,7 +102,9 @@ class SimulatedDevice:
         self.mode = self.default_mode
         self.state = DeviceState.IDLE
         self.counters = counters or Counters()
-        self.peripherals = Peripherals(self.identity, self._send_frame, iot=iot, full_tools=full_tools)
+        self.peripherals = Peripherals(
+            self.identity, self._send_frame, iot=iot, full_tools=full_tools, photo=photo
+        )
         self.mcp = self.peripherals.mcp
         self.session_id = ""
         self.sample_rate = 24000

@@ -7,7 +7,7 @@ import uuid
 import aiohttp
 import msgspec
 
-from mynah.sim.link import ConnectError
+from mynah.sim.link import ConnectError, sentence
 
 TIMEOUT_S = 30.0
 """What firmware gives the answer's headers."""
@@ -121,23 +121,35 @@ async def fetch_reply(
             ) as response,
         ):
             if response.status != 200:
+                said = sentence(await response.content.read(MAX_REPLY_BYTES))
                 raise ConnectError(
-                    f"{url} answered {response.status}, and devices take only 200: is this the OTA address?"
+                    f"{url} answered {response.status}{said}, and devices take only 200: is this the OTA address?"
                 )
             body = await response.content.read(MAX_REPLY_BYTES + 1)
             # `read` stops at the end of a chunk, so the rest is asked for until there is none or too much.
             while len(body) <= MAX_REPLY_BYTES and (more := await response.content.read(MAX_REPLY_BYTES)):
                 body += more
-    except aiohttp.ClientConnectorError as error:
-        # aiohttp's own text repeats the address as a Python tuple; only name look-ups have more to say.
-        detail = "" if isinstance(error.os_error, ConnectionError) else f" ({error.os_error})"
-        raise ConnectError(
-            f"nothing answers at {url}{detail}: start the server (`mynah serve`) or pass its address with --ota"
-        ) from error
-    except TimeoutError as error:
-        raise ConnectError(f"{url} did not answer within {timeout_s:g} s") from error
-    except (aiohttp.ClientError, ValueError) as error:
-        raise ConnectError(f"cannot ask {url}: {error}") from error
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise ConnectError(_why(url, error, timeout_s)) from error
     if len(body) > MAX_REPLY_BYTES:
         raise ConnectError(f"{url} answered more than {MAX_REPLY_BYTES} bytes")
     return body
+
+
+def _why(url: str, error: Exception, timeout_s: float) -> str:
+    """Say in one line why there is no answer and what to do."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=reason):
+            told = getattr(reason, "verify_message", reason)
+            return f"{url} has a certificate that nobody vouches for ({told}): pass --insecure to take it"
+        case aiohttp.ClientConnectorSSLError():
+            return f"{url}: TLS handshake failed: is it http:// there?"
+        case aiohttp.ClientConnectorError(os_error=reason):
+            # aiohttp's own text repeats the address as a Python tuple; only name look-ups have more to say.
+            detail = "" if isinstance(reason, ConnectionError) else f" ({reason})"
+            return f"nothing answers at {url}{detail}: start the server (`mynah serve`) or pass its address with --ota"
+        case TimeoutError():
+            return f"{url} did not answer within {timeout_s:g} s"
+        case aiohttp.ServerDisconnectedError() if url.startswith("http:"):
+            return f"{url} hung up without an answer: is it https:// there?"
+    return f"cannot ask {url}: {error}"

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import picows
@@ -19,11 +19,23 @@ MAX_FRAME_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 10.0
 """What firmware gives the handshake."""
 
+TLS_TIMEOUT_S = 3.0
+"""For TLS alone, which takes two round trips: a server without it waits for the rest of what it takes for a request."""
+
+MAX_SENTENCE_CHARS = 200
+"""Of what a server says to a refusal; the rest is left out."""
+
 
 class ConnectError(MynahError):
     """No conversation came about. The message names the address and what to do about it."""
 
     code = "connect"
+
+
+class TokenRefusedError(ConnectError):
+    """The server wants a token, or another one. What to do about it depends on where this one came from."""
+
+    code = "token_refused"
 
 
 class LinkListener(Protocol):
@@ -73,17 +85,12 @@ class WebSocketLink(picows.WSListener):
     ) -> WebSocketLink:
         """Open ``url`` (ws or wss). Raises ConnectError."""
         host = urlsplit(url).hostname or ""
-        context: ssl.SSLContext | None = None
-        if url.startswith("wss:"):
-            context = ssl.create_default_context()
-            if not verify_tls:  # as cellular modems do
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
             async with asyncio.timeout(timeout_s):
                 _, link = await picows.ws_connect(
                     lambda: cls(listener),
                     url,
-                    ssl_context=context,
+                    **_tls(verify_tls) if url.startswith("wss:") else {},
                     # Firmware names the host without its port.
                     extra_headers={"Host": host, **headers},
                     max_redirects=0,
@@ -92,8 +99,10 @@ class WebSocketLink(picows.WSListener):
                     websocket_handshake_timeout=None,
                 )
         except (picows.WSError, OSError, ValueError) as error:  # a time-out is an OSError
-            raise ConnectError(_why(url, error, timeout_s, "Authorization" in headers)) from error
-        assert isinstance(link, cls)
+            raise _failure(url, error, timeout_s, "Authorization" in headers) from error
+        if not isinstance(link, cls):  # picows has none when the server hangs up before it answers
+            hint = "" if url.startswith("wss:") else ": if the server speaks TLS, use wss://"
+            raise ConnectError(f"{url} hung up instead of opening a WebSocket{hint}")
         return link
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
@@ -142,21 +151,55 @@ class WebSocketLink(picows.WSListener):
             await self._transport.wait_disconnected()
 
 
-def _why(url: str, error: Exception, timeout_s: float, had_token: bool) -> str:
+def _tls(verify: bool) -> dict[str, Any]:
+    """Return what `picows.ws_connect` needs for TLS."""
+    context = ssl.create_default_context()
+    if not verify:  # as cellular modems do
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    # aiofastnet keeps the reason of a failed handshake to itself, and its log of it ends in a traceback.
+    return {"ssl_context": context, "ssl_handshake_timeout": TLS_TIMEOUT_S, "use_aiofastnet": False}
+
+
+def sentence(body: bytes | None) -> str:
+    """Return what a server says to a refusal as `` (…)`` for people; nothing when it says nothing, or says HTML."""
+    lines = (body or b"").decode(errors="replace").strip().splitlines()
+    text = "".join(filter(str.isprintable, lines[0]))[:MAX_SENTENCE_CHARS] if lines else ""
+    return f" ({text})" if text and not text.startswith("<") else ""
+
+
+def _failure(url: str, error: Exception, timeout_s: float, had_token: bool) -> ConnectError:
     """Say in one line what is wrong with an address and what to do."""
+    secure = url.startswith("wss:")
     match error:
         case picows.WSHandshakeError(response=response) if response is not None:
-            status = response.status
-            if status == HTTPStatus.UNAUTHORIZED:
-                wish = "does not accept this token" if had_token else "wants a token"
-                return f"{url} {wish} (401): pass --token, or --ota so that the server hands one out"
-            return f"{url} answered {int(status)} {HTTPStatus(status).phrase} instead of opening a WebSocket"
+            return _refused(url, response.status, sentence(error.raw_body), had_token)
+        case ssl.SSLCertVerificationError():
+            return ConnectError(
+                f"{url} has a certificate that nobody vouches for ({error.verify_message}): pass --insecure to take it"
+            )
+        case ssl.SSLError() | ConnectionAbortedError() | ConnectionResetError() if secure:
+            return ConnectError(f"{url}: TLS handshake failed: is it plain ws:// there?")
         case TimeoutError():
-            return f"{url} did not answer within {timeout_s:g} s: is there a firewall in between?"
+            return ConnectError(
+                f"{url} did not answer within {timeout_s:g} s: is there a firewall in between?"
+            )
         case ConnectionRefusedError():
-            return (
+            return ConnectError(
                 f"nothing listens at {url}: start the server (`mynah serve`) or pass its address with --url"
             )
         case picows.WSInvalidURL():
-            return f"{url} is not a WebSocket address; it looks like ws://host:8000/xiaozhi/v1/"
-    return f"cannot open {url}: {error or type(error).__name__}"
+            return ConnectError(f"{url} is not a WebSocket address; it looks like ws://host:8000/xiaozhi/v1/")
+    return ConnectError(f"cannot open {url}: {error or type(error).__name__}")
+
+
+def _refused(url: str, status: HTTPStatus, said: str, had_token: bool) -> ConnectError:
+    if status == HTTPStatus.UNAUTHORIZED:
+        wish = "does not accept this token" if had_token else "wants a token"
+        return TokenRefusedError(f"{url} {wish} (401){said}")
+    if status == HTTPStatus.NOT_FOUND:
+        said = (
+            ": devices connect to ws://host:8000/xiaozhi/v1/; port 8003 is that of the OTA address, for --ota"
+        )
+    return ConnectError(
+        f"{url} answered {int(status)} {HTTPStatus(status).phrase} instead of opening a WebSocket{said}"
+    )

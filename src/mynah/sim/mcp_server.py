@@ -38,10 +38,11 @@ class DeviceMcpServer:
         *,
         identity: DeviceIdentity | None = None,
         full: bool = False,
+        photo: bytes = b"",
         tools: Sequence[Tool] = (),
     ) -> None:
-        """With ``full`` the board has everything; ``tools`` come on top."""
-        self.board = Board(identity or DeviceIdentity())
+        """With ``full`` the board has everything; ``photo`` (JPEG) is what its camera sees. ``tools`` come on top."""
+        self.board = Board(identity or DeviceIdentity(), photo=photo)
         self.settings = self.board.settings
         self.calls: list[str] = []
         self.vision: dict[str, Any] = {}

@@ -29,9 +29,18 @@ class Peripherals:
     """Speaks for the device's tools, or with ``iot`` for its things."""
 
     def __init__(
-        self, identity: DeviceIdentity, send: SendText, *, iot: bool = False, full_tools: bool = False
+        self,
+        identity: DeviceIdentity,
+        send: SendText,
+        *,
+        iot: bool = False,
+        full_tools: bool = False,
+        photo: bytes = b"",
     ) -> None:
-        self.mcp = DeviceMcpServer(identity.board, identity.version, identity=identity, full=full_tools)
+        """``photo``: see `DeviceMcpServer`."""
+        self.mcp = DeviceMcpServer(
+            identity.board, identity.version, identity=identity, full=full_tools, photo=photo
+        )
         self.things = IotThings() if iot else None
         self._send = send
         self._session_id = ""

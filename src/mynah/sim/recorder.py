@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from mynah.audio.opus import packet_duration_ms
 from mynah.sim.state import DeviceState, Direction, Observer
-from mynah.wire.messages import DeviceMessage, Llm, Mcp, ReceivedMessage, Stt, Tts
+from mynah.wire.messages import DeviceMessage, IotCommands, Llm, Mcp, ReceivedMessage, Stt, Tts
 
 MAX_MESSAGES = 10_000
 """Messages kept of one conversation: an hour of lively talk; later ones are only counted by the device."""
+
+
+class CallSeen(msgspec.Struct, frozen=True):
+    """What a server wants done: an MCP tool by its name, or a method of an IoT thing as ``Thing.Method``."""
+
+    name: str
+    arguments: dict[str, Any] = {}
 
 
 class MessageSeen(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,6 +35,8 @@ class MessageSeen(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str | None = None
     method: str | None = None
     """Of an MCP payload; ``result`` or ``error`` for an answer."""
+    calls: tuple[CallSeen, ...] = ()
+    """Of an MCP ``tools/call`` (one) and of IoT commands."""
 
 
 class Marks:
@@ -97,10 +109,20 @@ class Recorder(Observer):
 def describe(direction: Direction, message: DeviceMessage | ReceivedMessage, at_ms: float) -> MessageSeen:
     """Return the fields of a message that a report shows."""
     method: str | None = None
+    calls: list[CallSeen] = []
     if isinstance(message, Mcp):
         payload = message.payload
         named = payload.get("method")
         method = named if isinstance(named, str) else "error" if "error" in payload else "result"
+        if method == "tools/call":
+            params = payload.get("params")
+            told = params if isinstance(params, dict) else {}
+            calls.append(_call(told.get("name"), told.get("arguments")))
+    elif isinstance(message, IotCommands):
+        calls += (
+            _call(f"{given.get('name')}.{given.get('method')}", given.get("parameters"))
+            for given in message.commands
+        )
 
     def field(name: str) -> str | None:
         value = getattr(message, name, None)
@@ -116,4 +138,9 @@ def describe(direction: Direction, message: DeviceMessage | ReceivedMessage, at_
         emotion=field("emotion"),
         reason=field("reason"),
         method=method,
+        calls=tuple(calls),
     )
+
+
+def _call(name: object, arguments: object) -> CallSeen:
+    return CallSeen(str(name), dict(arguments) if isinstance(arguments, Mapping) else {})

@@ -20,6 +20,7 @@ from mynah.errors import AudioError, ConfigError, MynahError
 from mynah.sim.conversation import Conversation, Dialect, Said, Target, Turn, converse, converse_live
 from mynah.sim.device import AudioFormat
 from mynah.sim.discovery import DeviceIdentity
+from mynah.sim.link import TokenRefusedError
 from mynah.sim.microphone import FRAME_MS
 from mynah.sim.recorder import describe
 from mynah.sim.soundcard import SoundCard
@@ -30,7 +31,16 @@ from mynah.wire.messages import DeviceMessage, ListenMode, ReceivedMessage
 DEFAULT_OTA_URL = "http://127.0.0.1:8003/xiaozhi/ota/"
 """Where `mynah serve` listens on this machine unless told otherwise."""
 
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+MAX_TIMEOUT_S = 86_400.0
+"""A day; who wants to wait longer has mistaken the unit."""
+
+MAX_PHOTO_BYTES = 8_388_608
+"""The memory of a device with a camera; a larger file is refused."""
+
+MAX_SHOWN_CHARS = 200
+"""Of the arguments of a tool; the rest is left out on the screen."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +67,8 @@ class TalkOptions:
     """Of the up-link in the JSON dialect."""
     iot: bool = False
     """Be firmware from before MCP."""
+    photo: Path | None = None
+    """Have a camera that sees this picture (JPEG)."""
     text_only: bool = False
     token: str = ""
     device_id: str = DeviceIdentity().device_id
@@ -85,24 +97,25 @@ class TalkReport(msgspec.Struct):
     error: str = ""
 
 
-def _check_save(path: Path | None) -> None:
-    """Raise AudioError now rather than after the whole conversation."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise AudioError(f"cannot write {path}: there is no folder {path.absolute().parent}")
-
-
 def run(options: TalkOptions) -> int:
-    """Talk, and show it. Returns the exit code: 0 answered, 1 not (the reason is on stderr), 130 interrupted."""
+    """Talk, and show it.
+
+    Returns the exit code: 0 answered, 1 not, 2 wrong arguments (the reason is on stderr), 130 interrupted.
+    """
     console = Console(quiet=options.json, highlight=False, soft_wrap=True)
-    conversation, error = Conversation(), ""
+    conversation, error, failed = Conversation(), "", EXIT_FAILED
     try:
-        _check_save(options.save)
+        target = _target(options)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            conversation = runner.run(_talk(options, console))
+            runner.run(_talk(options, target, console, conversation))
         if options.save is not None and conversation.played:
             write_wav(options.save, conversation.audio(), conversation.sample_rate)
             console.print(f"saved {escape(str(options.save))}")
         error = next((turn.error for turn in conversation.turns if turn.error), "")
+    except ConfigError as failure:
+        error, failed = str(failure), EXIT_USAGE
+    except TokenRefusedError as failure:
+        error = f"{failure}: {_token_advice(options)}"
     except MynahError as failure:
         error = str(failure)
     except KeyboardInterrupt:
@@ -116,7 +129,16 @@ def run(options: TalkOptions) -> int:
             console.print(_table(conversation, turn))
     if not answered:
         print(error or "no answer came", file=sys.stderr)  # noqa: T201
-    return EXIT_OK if answered else EXIT_FAILED
+    return EXIT_OK if answered else failed
+
+
+def _token_advice(options: TalkOptions) -> str:
+    """Say where another token comes from."""
+    if options.url:
+        return "pass --token, or --ota so that the server hands one out"
+    if options.token:
+        return "leave --token out: the OTA address hands one out"
+    return "the OTA address handed it out: do both addresses belong to the same server?"
 
 
 def report(conversation: Conversation, error: str = "") -> TalkReport:
@@ -137,41 +159,73 @@ def report(conversation: Conversation, error: str = "") -> TalkReport:
     )
 
 
-async def _talk(options: TalkOptions, console: Console) -> Conversation:
-    target = _target(options)
+async def _talk(options: TalkOptions, target: Target, console: Console, record: Conversation) -> None:
     screen = _Screen(console, options.audio_format)
     if options.mic:
-        return await _talk_live(options, target, screen)
+        await _talk_live(target, screen, record)
+        return
     said = await asyncio.to_thread(_prepare, options)
     wake = await asyncio.to_thread(_wake_word, options) if options.wake else None
     screen.start()
-    conversation = await converse(target, said, wake=wake, watcher=screen)
+    await converse(target, said, wake=wake, watcher=screen, record=record)
     screen.flush()
-    return conversation
 
 
-async def _talk_live(options: TalkOptions, target: Target, screen: _Screen) -> Conversation:
-    if options.mode is ListenMode.MANUAL:
-        raise ConfigError("--mic needs --mode auto or realtime: there is no button to release here")
+async def _talk_live(target: Target, screen: _Screen, record: Conversation) -> None:
     with SoundCard() as card:
         screen.start()
         screen.card = card
-        return await converse_live(target, card.next_frame, watcher=screen, on_turn=screen.show_turn)
+        await converse_live(target, card.next_frame, watcher=screen, on_turn=screen.show_turn, record=record)
 
 
-def _target(options: TalkOptions) -> Target:
+def _check_said(options: TalkOptions) -> None:
+    """Raise ConfigError when there is nothing to say, or no way to say it."""
+    if not (options.text or options.wav or options.mic or options.wake):
+        raise ConfigError("say something: pass --text, --wav, --wake or --mic")
+    if not all(text.strip() for text in options.text):
+        raise ConfigError("--text is empty: there is no text to speak")
+    if options.wake and (options.mic or options.mode is ListenMode.MANUAL):
+        raise ConfigError("--wake needs --mode auto or realtime, and no --mic")
+    if options.mic and options.mode is ListenMode.MANUAL:
+        raise ConfigError("--mic needs --mode auto or realtime: there is no button to release here")
+    if options.save is not None and not options.save.absolute().parent.is_dir():
+        raise ConfigError(f"cannot write {options.save}: there is no folder {options.save.absolute().parent}")
+
+
+def _check_device(options: TalkOptions) -> None:
+    """Raise ConfigError when there is no such device, or it cannot be used like this."""
     if options.transport != "ws":
         raise ConfigError(f"the transport {options.transport} is not available: use --transport ws")
     if options.ota and options.url:
         raise ConfigError("give either --ota or --url, not both")
-    if not (options.text or options.wav or options.mic or options.wake):
-        raise ConfigError("say something: pass --text, --wav, --wake or --mic")
-    if options.wake and (options.mic or options.mode is ListenMode.MANUAL):
-        raise ConfigError("--wake needs --mode auto or realtime, and no --mic")
     if options.audio_format != "opus" and options.dialect is not Dialect.JSON:
         raise ConfigError(f"--audio-format {options.audio_format} needs --dialect json")
-    if options.iot and options.dialect is Dialect.JSON:
-        raise ConfigError("--iot and --dialect json are two kinds of device: give one of them")
+    if options.photo is not None and (options.iot or options.dialect is Dialect.JSON):
+        raise ConfigError("--photo needs MCP: leave --iot and --dialect json out")
+    if not 0 < options.timeout <= MAX_TIMEOUT_S:
+        raise ConfigError(
+            f"--timeout {options.timeout:g} makes no sense: more than 0 s, at most {MAX_TIMEOUT_S:g}"
+        )
+
+
+def _picture(path: Path) -> bytes:
+    """Read a JPEG file. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            picture = file.read(MAX_PHOTO_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    if not picture.startswith(b"\xff\xd8\xff"):
+        raise ConfigError(f"{path} is no JPEG file: --photo takes nothing else, as cameras make nothing else")
+    if len(picture) > MAX_PHOTO_BYTES:
+        raise ConfigError(f"{path} has more than {MAX_PHOTO_BYTES} bytes: no device can hold it")
+    return picture
+
+
+def _target(options: TalkOptions) -> Target:
+    """Turn the arguments into what to talk to. Blocking. Raises ConfigError when they make no sense."""
+    _check_device(options)
+    _check_said(options)
     language = options.lang or language_of("".join(options.text) or options.wake)
     return Target(
         ota_url=options.ota or ("" if options.url else DEFAULT_OTA_URL),
@@ -188,16 +242,20 @@ def _target(options: TalkOptions) -> Target:
         dialect=options.dialect,
         audio_format=options.audio_format,
         iot=options.iot,
+        photo=_picture(options.photo) if options.photo is not None else b"",
     )
 
 
 def _prepare(options: TalkOptions) -> list[Said]:
-    """Turn the arguments into speech. Blocking. Raises AudioError."""
+    """Turn the arguments into speech. Blocking. Raises AudioError, and ConfigError for a file that is no audio."""
     said = [
         Said(text, None if options.text_only else speak(text, options.voice, language=options.lang))
         for text in options.text
     ]
-    said += [Said(path.name, read_audio(path)) for path in options.wav]
+    try:
+        said += [Said(path.name, read_audio(path)) for path in options.wav]
+    except AudioError as error:
+        raise ConfigError(str(error)) from error
     return said
 
 
@@ -230,6 +288,9 @@ class _Screen(Observer):
         line = f"{_arrow(direction)} {' '.join(word for word in words if word):<22}"
         if seen.text:
             line += f" [bold]{escape(seen.text)}[/bold]"
+        for call in seen.calls:
+            arguments = msgspec.json.encode(call.arguments).decode()
+            line = f"{line.rstrip()} {escape(call.name)} {escape(arguments[:MAX_SHOWN_CHARS])}"
         self._console.print(f"[dim]{at_ms:7.0f} ms[/dim] {line}")
 
     def on_audio(self, direction: Direction, packet: bytes, _at_s: float) -> None:

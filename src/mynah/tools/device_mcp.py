@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from loguru import logger
 
 from mynah.errors import ToolError
 from mynah.providers.base import ToolSpec
@@ -32,20 +35,37 @@ DISCOVERY_TIMEOUT_S = 10.0
 MAX_PENDING = 16
 """Calls under way on one device, which does them one after the other anyway."""
 
+MAX_TOLD_CHARS = 300
+"""What is logged of a device's words. The rest is cut; a log line is no place for a whole answer."""
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+
+_log = logger.bind(tag="tools")
+
+
+def loggable(told: str) -> str:
+    """Return a device's words for one line of the log: printable, at most `MAX_TOLD_CHARS` characters."""
+    shown = "".join(char if char.isprintable() else " " for char in told[:MAX_TOLD_CHARS])
+    return shown if len(told) <= MAX_TOLD_CHARS else f"{shown}…"
 
 
 class DeviceMcp:
     """The client side of MCP for one connection. Between calls it holds no task, no timer and no future."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
-        """``send`` puts a payload into an ``mcp`` message and on its way; it must not block."""
+    def __init__(self, send: Callable[[dict[str, Any]], None], device_id: str = "a device") -> None:
+        """``send`` puts a payload into an ``mcp`` message and on its way; it must not block.
+
+        ``device_id`` names the device in the log.
+        """
         self._send = send
+        self._device_id = device_id
         self._session = McpSession()
         self._pending: dict[int, asyncio.Future[McpResult | McpFailure]] = {}
         self._closed = False
         self.tools: tuple[DeviceMcpTool, ...] = ()
         """What the device offers to a language model; empty until `discover` has finished."""
+        self.left_out: Counter[str] = Counter()
+        """Why what was listed is not among `tools`, and how often; filled by `discover`."""
 
     async def discover(self, vision_url: str = "", vision_token: str = "") -> str:
         """Shake hands and read the list of tools; tools for people only are left out.
@@ -55,6 +75,7 @@ class DeviceMcp:
         """
         found: list[DeviceTool] = []
         reason = ""
+        self.left_out.clear()
         try:
             await self._request(self._session.initialize(vision_url, vision_token), DISCOVERY_TIMEOUT_S)
         except ToolError as error:
@@ -66,18 +87,28 @@ class DeviceMcp:
                 payload = self._session.list_tools(cursor)
                 page = parse_tools(await self._request(payload, DISCOVERY_TIMEOUT_S))
                 found += page.tools
+                self.left_out.update(page.left_out)
                 cursor = page.next_cursor
                 if cursor in seen or len(found) >= MAX_TOOLS:
                     break
                 seen.add(cursor)
         except ToolError as error:
             reason = f"tools/list: {error}"
+        self._offer(found)
+        return reason
+
+    def _offer(self, found: list[DeviceTool]) -> None:
         listed: dict[str, DeviceTool] = {}
         for tool in found[:MAX_TOOLS]:
             # A device that repeats itself over its pages offers each tool once.
             listed.setdefault(tool.name, tool)
         self.tools = tuple(DeviceMcpTool(self, tool) for tool in listed.values() if not tool.user_only)
-        return reason
+        for reason, count in (
+            ("for people only", len(listed) - len(self.tools)),
+            (f"more than {MAX_TOOLS}", len(found) - MAX_TOOLS),
+        ):
+            if count > 0:
+                self.left_out[reason] += count
 
     def receive(self, payload: Mapping[str, Any]) -> None:
         """Take a payload that came from the device; what is no answer to a waiting call is dropped."""
@@ -87,11 +118,15 @@ class DeviceMcp:
             waiting.set_result(answer)
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """Call a tool by the device's own name and return its text. Raises ToolError."""
-        result = await self._request(self._session.call(name, arguments), CALL_TIMEOUT_S)
-        text = result_text(result)
-        if is_error(result):
-            raise ToolError(text or "the device reported a failure")
+        """Call a tool by the device's own name and return its text. Raises ToolError, and logs it."""
+        try:
+            result = await self._request(self._session.call(name, arguments), CALL_TIMEOUT_S)
+            text = result_text(result)
+            if is_error(result):
+                raise ToolError(text or "the device reported a failure")
+        except ToolError as error:
+            _log.warning("{}: tool {} failed: {}", self._device_id, loggable(name), loggable(str(error)))
+            raise
         return text
 
     def close(self) -> None:

@@ -68,6 +68,8 @@ class ToolPage(msgspec.Struct, frozen=True):
 
     tools: tuple[DeviceTool, ...]
     next_cursor: str = ""
+    left_out: tuple[str, ...] = ()
+    """For each entry that is no tool we can use: why, in a few words of ours."""
 
 
 class McpSession:
@@ -157,27 +159,29 @@ def parse_tools(result: object) -> ToolPage:
     if not isinstance(result, dict):
         return ToolPage(())
     entries = result.get("tools")
-    tools: list[DeviceTool] = []
-    if isinstance(entries, list):
-        for entry in entries[:MAX_TOOLS]:
-            tool = _parse_tool(entry)
-            if tool is not None:
-                tools.append(tool)
+    judged = [_parse_tool(entry) for entry in entries[:MAX_TOOLS]] if isinstance(entries, list) else []
     cursor = result.get("nextCursor")
-    return ToolPage(tuple(tools), cursor if isinstance(cursor, str) and len(cursor) <= MAX_NAME_CHARS else "")
+    return ToolPage(
+        tuple(tool for tool in judged if isinstance(tool, DeviceTool)),
+        cursor if isinstance(cursor, str) and len(cursor) <= MAX_NAME_CHARS else "",
+        tuple(reason for reason in judged if isinstance(reason, str)),
+    )
 
 
-def _parse_tool(entry: object) -> DeviceTool | None:
+def _parse_tool(entry: object) -> DeviceTool | str:
+    """Return the tool, or why it is left out."""
     if not isinstance(entry, dict):
-        return None
+        return "not an object"
     name, description = entry.get("name"), entry.get("description")
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS:
-        return None
+    if not isinstance(name, str) or not name:
+        return "no name"
+    if len(name) > MAX_NAME_CHARS:
+        return "name too long"
     schema = entry.get("inputSchema")
     if not isinstance(schema, dict) or schema.get("type") != "object":
         schema = {"type": "object", "properties": {}}
     elif not 0 < len(_json(schema)) <= MAX_SCHEMA_BYTES:
-        return None
+        return "schema too long"
     annotations = entry.get("annotations")
     audience = annotations.get("audience") if isinstance(annotations, dict) else None
     return DeviceTool(

@@ -116,7 +116,8 @@ class OtaReply(msgspec.Struct, frozen=True, omit_defaults=True):
 def parse_request(headers: Mapping[str, str], body: bytes) -> OtaRequest:
     """Read a request. Never fails: firmware does not escape what it puts into the body, so headers must do.
 
-    Header names are matched case-insensitively. Where header and body say the same thing, the header wins.
+    Header names are matched case-insensitively. Ids and language are taken from the headers where those have them,
+    version and name of the board from the body.
     """
     named: dict[str, str] = {}
     for name, value in headers.items():

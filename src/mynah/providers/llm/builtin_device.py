@@ -1,4 +1,4 @@
-"""Commands about the device itself: volume, brightness, battery and network, through the tools it offers."""
+"""Commands about the device itself: volume, brightness, battery, network, switches, through the tools it offers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import msgspec
 
 from mynah.providers.base import ToolCall
 from mynah.providers.commands import CommandMatch
-from mynah.providers.llm.builtin_things import STATE_TOOLS, LevelTool, find_level_tool, read_things
+from mynah.providers.llm.builtin_switches import find_switches
+from mynah.providers.llm.builtin_things import (
+    STATE_TOOLS,
+    LevelTool,
+    find_level_tool,
+    read_things,
+    takes_level,
+)
 from mynah.providers.llm.builtin_turn import Turn
 from mynah.texts import text
 
@@ -41,19 +48,23 @@ _CONTROLS = {
     "set_brightness": _BRIGHTNESS, "brightness_up": _BRIGHTNESS, "brightness_down": _BRIGHTNESS,
 }  # fmt: skip
 
+_SWITCHES = {"turn_on": True, "turn_off": False}
+
 Said = tuple[str, bool]
 """A sentence, and whether the user got what was asked for."""
 
 
 def handles(command: CommandMatch) -> bool:
     """Whether a command is about the device."""
-    return command.intent in _CONTROLS or command.intent == "device_status"
+    return command.intent in _CONTROLS or command.intent in _SWITCHES or command.intent == "device_status"
 
 
 def answer(turn: Turn, command: CommandMatch) -> Said | ToolCall:
     """Return the next step for a command about the device."""
     if command.intent == "device_status":
         return _status(turn, str(command.arguments.get("topic", "all")))
+    if command.intent in _SWITCHES:
+        return _switch(turn, str(command.arguments["name"]), on=_SWITCHES[command.intent])
     return _change(turn, command, _CONTROLS[command.intent])
 
 
@@ -63,7 +74,7 @@ def _change(turn: Turn, command: CommandMatch, control: _Control) -> Said | Tool
     if tool is None:
         return text(f"device_{control.name}_missing", language), False
     if (done := turn.outcome(tool.name)) is not None:
-        if done.failed or done.content.strip().casefold() == "false":
+        if done.refused:
             return text("device_failed", language), False
         level = done.arguments[tool.argument]
         key = "device_muted" if control is _VOLUME and level == 0 else f"device_{control.name}_set"
@@ -80,6 +91,18 @@ def _change(turn: Turn, command: CommandMatch, control: _Control) -> Said | Tool
     if after == before:
         return text(f"device_{control.name}_{'max' if before else 'min'}", language), True
     return turn.call(tool.name, {tool.argument: after})
+
+
+def _switch(turn: Turn, name: str, *, on: bool) -> Said | ToolCall:
+    found = find_switches(turn.tools, turn.descriptions, name, on=on)
+    if len(found) != 1:
+        return text("device_switch_several" if found else "device_switch_missing", turn.language), False
+    switch = found[0]
+    if (done := turn.outcome(switch.tool)) is None:
+        return turn.call(switch.tool, switch.arguments)
+    if done.refused:
+        return text("device_failed", turn.language), False
+    return text(f"device_switch_{'on' if on else 'off'}", turn.language, name=name), True
 
 
 def _status(turn: Turn, topic: str) -> Said | ToolCall:
@@ -125,8 +148,10 @@ def _say(status: Mapping[str, Any], topic: str, language: str) -> str:
 
 
 def _level_tool(turn: Turn, control: _Control) -> LevelTool | None:
-    name = _offered(turn, control.tools)
-    return LevelTool(name, control.name) if name else find_level_tool(turn.tools, control.name)
+    agreed = (name for name in control.tools if takes_level(turn.tools.get(name, {}), control.name))
+    if name := next(agreed, ""):
+        return LevelTool(name, control.name)
+    return find_level_tool(turn.tools, control.name)
 
 
 def _offered(turn: Turn, names: tuple[str, ...]) -> str:

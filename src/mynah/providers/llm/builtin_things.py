@@ -28,6 +28,18 @@ class LevelTool(msgspec.Struct, frozen=True):
     argument: str
 
 
+def takes_level(schema: Mapping[str, Any], argument: str) -> bool:
+    """Whether a tool takes a level from 0 to 100 as ``argument``; calling another one would change nothing."""
+    properties = schema.get("properties")
+    declared = properties.get(argument) if isinstance(properties, Mapping) else None
+    if not isinstance(declared, Mapping):
+        return False
+    # Compared one by one: what a device declares need not be hashable.
+    kind, maximum = declared.get("type"), declared.get("maximum")
+    # One that counts otherwise, in steps or up to 255, would be set to something else than was said.
+    return (kind == "number" or kind == "integer") and (maximum is None or maximum == 100)  # noqa: PLR1714
+
+
 def find_level_tool(tools: Mapping[str, Mapping[str, Any]], level: str) -> LevelTool | None:
     """Return the tool that sets ``level`` (``volume`` or ``brightness``); ``tools`` are names → JSON schemas."""
     found = [
@@ -65,11 +77,8 @@ def _level_argument(name: str, schema: Mapping[str, Any], level: str) -> str:
     properties = schema.get("properties")
     if not isinstance(properties, Mapping) or len(properties) != 1:
         return ""
-    argument, declared = next(iter(properties.items()))
-    if not isinstance(declared, Mapping) or declared.get("type") not in {"number", "integer"}:
-        return ""
-    # One that counts otherwise, in steps or up to 255, would be set to something else than was said.
-    if declared.get("maximum") not in {None, 100}:
+    argument = next(iter(properties))
+    if not takes_level(schema, argument):
         return ""
     plain = argument.casefold()
     return argument if plain == level or (level in name and plain in _ARGUMENTS) else ""

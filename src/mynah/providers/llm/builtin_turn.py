@@ -32,6 +32,11 @@ class ToolOutcome(msgspec.Struct, frozen=True):
         return self.content.startswith(TOOL_FAILED)
 
     @property
+    def refused(self) -> bool:
+        """Whether it was not done: a failure, or ``false``, with which firmware says that it could not."""
+        return self.failed or self.content.strip().casefold() == "false"
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """The arguments it was called with."""
         found: dict[str, Any] = msgspec.json.decode(self.call.arguments, type=dict[str, Any])
@@ -47,6 +52,8 @@ class Turn(msgspec.Struct, frozen=True):
     outcomes: tuple[ToolOutcome, ...]
     tools: Mapping[str, Mapping[str, Any]]
     """Names of the tools on offer → their JSON schema."""
+    descriptions: Mapping[str, str]
+    """Names of the same tools → what they say they do."""
     previous_answer: str = ""
     earlier_answers: tuple[str, ...] = ()
     """Everything the assistant has said before in this conversation."""
@@ -86,6 +93,7 @@ def read_turn(request: LlmRequest) -> Turn:
         command=_understand(said, earlier, language),
         outcomes=tuple(_outcomes(since)),
         tools={tool.name: tool.parameters for tool in request.tools},
+        descriptions={tool.name: tool.description for tool in request.tools},
         previous_answer=answers[-1] if answers else "",
         earlier_answers=answers,
         call_id=f"builtin_{len(request.messages)}",
