@@ -19,7 +19,7 @@ from mynah.audio import credit
 from mynah.config import Settings
 from mynah.config.model import Limits
 from mynah.dialogue import listen, session, wake_audio
-from mynah.net import devices, firmware, turns, vision, websocket
+from mynah.net import devices, download_slots, firmware, vision, websocket
 from mynah.providers.base import ChatMessage, LlmRequest, Role, TextDelta, ToolCall, ToolSpec
 from mynah.providers.llm.builtin import BuiltinLlm, BuiltinLlmOptions
 from mynah.providers.llm.builtin_switches import find_switches
@@ -329,7 +329,7 @@ EXPECTED_LIMITS = [
     LIMITS.http_connections,
     firmware.MAX_DOWNLOADS,
     firmware.DOWNLOAD_S,
-    turns.MIN_BYTES_S,
+    download_slots.MIN_BYTES_S,
     LIMITS.vision_bytes,
     vision.MAX_QUESTION_CHARS,
     vision.MAX_PICTURES,
@@ -362,7 +362,7 @@ def test_other_numbers_are_those_of_the_code(page: Path) -> None:
     assert f"{vision.ANSWER_S:g} " in text
     assert f"{vision.UPLOAD_S:g} " in text
     assert f"{firmware.WAIT_S:g} " in text
-    assert f"{turns.WINDOW_S:g} " in text
+    assert f"{download_slots.WINDOW_S:g} " in text
     assert f" {websocket.TURN_UNITS} " in text
 
 
