@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mynah.audio.encode import SpeechEncoder
+from mynah.audio.ingest import Decision
 from mynah.audio.pacer import Pacer
 from mynah.dialogue.record import TurnRecord
 from mynah.dialogue.services import DialogueSettings, Services
@@ -66,13 +67,13 @@ class FakeIngestStream:
     def push(self, packet: bytes) -> None:
         assert not self._closed
         level = 0.9 if packet == VOICE else 0.02
-        self._sink.on_pcm(packet.ljust(1920, b"\0"), (level, level))
+        self._sink.on_pcm(packet.ljust(1920, b"\0"), (Decision(level, -20.0 if level > 0.5 else -70.0),) * 2)
 
     def push_pcm(self, pcm: bytes, sample_rate: int) -> None:
         assert not self._closed
         assert sample_rate == 16000
         level = 0.9 if pcm.startswith(VOICE) else 0.02
-        self._sink.on_pcm(pcm, (level, level))
+        self._sink.on_pcm(pcm, (Decision(level, -20.0 if level > 0.5 else -70.0),) * 2)
 
     def flush(self, token: Any) -> None:
         asyncio.get_running_loop().call_soon(self._sink.on_flushed, token)

@@ -17,7 +17,7 @@ import pytest
 from mynah.app import MAX_NO_VOICE_S
 from mynah.audio import credit
 from mynah.config import Settings
-from mynah.config.model import Limits
+from mynah.config.server import Limits
 from mynah.dialogue import listen, session, wake_audio
 from mynah.net import devices, download_slots, firmware, vision, websocket
 from mynah.providers.base import ChatMessage, LlmRequest, Role, TextDelta, ToolCall, ToolSpec

@@ -119,6 +119,8 @@ COVERED_BY = {
     "bench/turn.py": "tests/bench/test_bench.py",
     "config/layers.py": "tests/config/test_loading.py",
     "config/model.py": "tests/config/test_loading.py",
+    "config/section.py": "tests/config/test_loading.py",
+    "config/server.py": "tests/config/test_loading.py",
     "dialogue/services.py": "tests/dialogue/test_session.py",
     "providers/base.py": "tests/providers/test_conformance.py",
     "providers/chat_api.py": "tests/providers/test_openai.py",

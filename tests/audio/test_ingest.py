@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mynah.audio import ingest as module
-from mynah.audio.ingest import MAX_PENDING_PER_STREAM, Ingest
+from mynah.audio.ingest import MAX_PENDING_PER_STREAM, Decision, Ingest
 from mynah.errors import ProviderError
 from tests.audio.uplink import LevelEngine, Sink, decoded, flushed, running, speech, until
 
@@ -32,6 +32,9 @@ async def test_audio_arrives_whole_with_a_decision_per_chunk(frame_ms: int) -> N
     for index, chunk in enumerate(engine.seen[0]):
         assert np.array_equal(chunk, whole[index * 512 : (index + 1) * 512])
         assert sink.probabilities[index] == pytest.approx(np.mean(np.abs(chunk)))
+        assert sink.levels[index] == pytest.approx(
+            10 * np.log10(np.mean(chunk.astype(float) ** 2) + 1e-12), abs=0.1
+        )
     assert sink.threads == {threading.get_ident()}
     assert threading.get_ident() not in engine.threads
     assert len(engine.threads) == 1
@@ -237,7 +240,7 @@ async def test_a_dead_worker_is_visible(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_a_raising_sink_does_not_hurt_the_others() -> None:
     class Broken(Sink):
-        def on_pcm(self, pcm: bytes, probabilities: tuple[float, ...]) -> None:
+        def on_pcm(self, pcm: bytes, decisions: tuple[Decision, ...]) -> None:
             raise ZeroDivisionError
 
     errors: list[Any] = []

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mynah.audio.ingest import Ingest, IngestStream, VadEngine
+from mynah.audio.ingest import Decision, Ingest, IngestStream, VadEngine
 from mynah.audio.opus import OpusDecoder, OpusEncoder
 
 
@@ -62,16 +62,18 @@ class Sink:
         self.log: list[tuple[str, Any]] = []
         self.pcm = b""
         self.probabilities: list[float] = []
+        self.levels: list[float] = []
         self.flushed: list[Any] = []
         self.threads: set[int] = set()
         self.done = asyncio.Event()
 
-    def on_pcm(self, pcm: bytes, probabilities: tuple[float, ...]) -> None:
+    def on_pcm(self, pcm: bytes, decisions: tuple[Decision, ...]) -> None:
         self.threads.add(threading.get_ident())
         assert pcm
         self.log.append(("pcm", len(pcm)))
         self.pcm += pcm
-        self.probabilities += probabilities
+        self.probabilities += [decision.probability for decision in decisions]
+        self.levels += [decision.level_db for decision in decisions]
 
     def on_flushed(self, token: Any) -> None:
         self.log.append(("flushed", token))

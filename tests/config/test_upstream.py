@@ -58,6 +58,7 @@ prompt_template: agent-base-prompt.txt
 timezone: Asia/Shanghai
 language: zh
 end_prompt: {enable: true, prompt: bye}
+device_max_output_size: 9000
 manager-api: {url: "", secret: ""}
 selected_module: {VAD: SileroVAD, LLM: OllamaLLM, Memory: nomem, Intent: function_call}
 Intent:
@@ -103,6 +104,9 @@ def test_openai_compatible_entries_are_adapted(tmp_path: Path) -> None:
         "base_url": "http://localhost:11434/v1",
         "api_key": "ollama",
     }
+    assert settings.end_prompt.prompt == "bye"
+    assert settings.prompt_template == "agent-base-prompt.txt"
+    assert settings.device_max_output_size == 9000
     assert settings.LLM["DeepSeekLLM"]["base_url"] == "https://api.deepseek.com"
     assert "output_dir" not in settings.TTS["EdgeTTS"]
     assert "model_dir" not in settings.VAD["SileroVAD"]
@@ -114,7 +118,7 @@ def test_keys_without_effect_are_named(tmp_path: Path) -> None:
     named = {notice.split(": ")[1].split()[0] for notice in notices}
     assert named == {
         "server.mqtt_signature_key", "manager-api", "delete_audio", "tts_audio_send_delay",
-        "enable_wakeup_words_response_cache", "enable_stop_tts_notify", "stop_tts_notify_voice", "end_prompt",
-        "prompt_template", "mcp_endpoint", "voiceprint", "module_test",
+        "enable_wakeup_words_response_cache", "enable_stop_tts_notify", "stop_tts_notify_voice",
+        "mcp_endpoint", "voiceprint", "module_test",
     }  # fmt: skip
     assert all(":" in notice and ".config.yaml:" in notice for notice in notices)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -54,6 +54,9 @@ SHARE_MS: Final = 240
 """Audio in ms that one stream may put into a batch; the rest goes to the next one, which then follows at once. Somebody
 who speaks brings 60 ms at a time."""
 
+_SILENT_POWER: Final = 1e-12
+"""Added before a logarithm is taken: -120 dB, far below one step of 16 bits."""
+
 _PCM_PIECE_MS: Final = 100
 """Longest piece in which PCM is queued, so that shares are kept."""
 
@@ -84,11 +87,20 @@ class VadEngine(Protocol):
         """
 
 
+class Decision(NamedTuple):
+    """What is known of one chunk of audio."""
+
+    probability: float
+    """That it is speech, 0…1, as the voice detector says."""
+    level_db: float
+    """RMS level in dB of full scale; -120 for digital silence."""
+
+
 class IngestSink(Protocol):
     """Who receives decoded audio; called on the event loop."""
 
-    def on_pcm(self, pcm: bytes, probabilities: tuple[float, ...]) -> None:
-        """Next stretch of 16 kHz s16le PCM and the VAD decisions that completed in it, in order."""
+    def on_pcm(self, pcm: bytes, decisions: tuple[Decision, ...]) -> None:
+        """Next stretch of 16 kHz s16le PCM and the decisions about the chunks that completed in it, in order."""
 
     def on_flushed(self, token: Any) -> None:
         """All audio pushed before `IngestStream.flush(token)` has been delivered."""
@@ -128,7 +140,7 @@ class _Flush:
 
 Segment = tuple["IngestStream", bytes, _Flush | None]
 """A stretch of a stream's audio, then perhaps a flush."""
-Delivery = tuple["IngestStream", bytes, tuple[float, ...], _Flush | None]
+Delivery = tuple["IngestStream", bytes, tuple[Decision, ...], _Flush | None]
 """A segment with its decisions."""
 Chunk = tuple[int, "IngestStream", bytes]
 """Audio for one decision: index of its segment, stream, samples."""
@@ -295,11 +307,11 @@ class Ingest:
     def _deliver(self, batch: deque[Delivery]) -> None:
         try:
             while batch:
-                stream, pcm, probabilities, flush = batch.popleft()
+                stream, pcm, decisions, flush = batch.popleft()
                 if stream._closed:
                     continue
                 if pcm:
-                    stream._sink.on_pcm(pcm, probabilities)
+                    stream._sink.on_pcm(pcm, decisions)
                 if flush is not None and not stream._closed:
                     stream._sink.on_flushed(flush.token)
         finally:
@@ -366,10 +378,9 @@ class Ingest:
             segments += self._take(stream)
             if stream._queue:
                 self._behind.append(stream)
-        decisions = self._detect(segments)
         return deque(
-            (stream, pcm, probabilities, flush)
-            for (stream, pcm, flush), probabilities in zip(segments, decisions, strict=True)
+            (stream, pcm, decisions, flush)
+            for (stream, pcm, flush), decisions in zip(segments, self._detect(segments), strict=True)
         )
 
     def _take(self, stream: IngestStream) -> Iterator[Segment]:
@@ -421,7 +432,7 @@ class Ingest:
             self.stats.bad_packets += 1
             return tail
 
-    def _detect(self, segments: list[Segment]) -> list[tuple[float, ...]]:
+    def _detect(self, segments: list[Segment]) -> list[tuple[Decision, ...]]:
         """Return each segment's decisions. Round by round: in each, every stream has its next chunk."""
         size = self._chunk_bytes
         rounds: list[list[Chunk]] = []
@@ -437,17 +448,17 @@ class Ingest:
                 rounds[number].append((index, stream, data[at : at + size]))
                 number += 1
             used[stream] = number
-        found: list[list[float]] = [[] for _ in segments]
+        found: list[list[Decision]] = [[] for _ in segments]
         for entries in rounds:
-            for (index, _, _), probability in zip(entries, self._decide(entries), strict=True):
-                if probability is not None:
-                    found[index].append(probability)
+            for (index, _, _), decision in zip(entries, self._decide(entries), strict=True):
+                if decision is not None:
+                    found[index].append(decision)
         return [tuple(values) for values in found]
 
-    def _decide(self, entries: list[Chunk]) -> list[float | None]:
-        """Return a probability per entry, None where the engine fails even for that entry alone."""
+    def _decide(self, entries: list[Chunk]) -> list[Decision | None]:
+        """Return a decision per entry, None where the engine fails even for that entry alone."""
         try:
-            return [*self._probabilities(entries)]
+            return [*self._decisions(entries)]
         except MynahError:
             self.stats.vad_errors += 1
         if len(entries) == 1:
@@ -455,7 +466,7 @@ class Ingest:
         # Perhaps it is one stream's audio that the engine cannot stand: the others must not pay for it.
         return [self._decide([entry])[0] for entry in entries]
 
-    def _probabilities(self, entries: list[Chunk]) -> list[float]:
+    def _decisions(self, entries: list[Chunk]) -> list[Decision]:
         for _, stream, _ in entries:
             if stream._slot < 0:
                 stream._slot = self._engine.open()
@@ -463,8 +474,10 @@ class Ingest:
         samples = np.frombuffer(b"".join(chunk for _, _, chunk in entries), "<i2")
         chunks = samples.reshape(len(entries), -1).astype(np.float32)
         chunks *= np.float32(1 / 32768)
-        result: list[float] = self._engine.process(slots, chunks).tolist()
-        return result
+        probabilities = self._engine.process(slots, chunks).tolist()
+        power = np.einsum("ij,ij->i", chunks, chunks) / chunks.shape[1]
+        levels = (10 * np.log10(power + _SILENT_POWER)).tolist()
+        return [Decision(*pair) for pair in zip(probabilities, levels, strict=True)]
 
     def _empty(self, stream: IngestStream) -> None:
         while stream._queue:

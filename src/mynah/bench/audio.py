@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mynah.audio.ingest import Ingest
+from mynah.audio.ingest import Decision, Ingest
 from mynah.audio.opus import OpusDecoder, OpusEncoder
 from mynah.audio.pcm import resample
 from mynah.bench.report import Result, distribution, repeat
@@ -67,7 +67,7 @@ class _Counter:
         await self._done.wait()
         self._done.clear()
 
-    def on_pcm(self, pcm: bytes, probabilities: tuple[float, ...]) -> None:
+    def on_pcm(self, pcm: bytes, decisions: tuple[Decision, ...]) -> None:
         """Audio came back."""
 
     def on_flushed(self, token: object) -> None:  # noqa: ARG002

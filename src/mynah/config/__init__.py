@@ -6,17 +6,8 @@
 from mynah.config.display import masked, secret_values, settings_reference
 from mynah.config.layers import is_secret_name
 from mynah.config.loading import Problem, defaults, inspect, load
-from mynah.config.model import (
-    Auth,
-    Limits,
-    Log,
-    NamedToken,
-    SelectedModule,
-    Server,
-    Settings,
-    Timeouts,
-    Xiaozhi,
-)
+from mynah.config.model import Log, SelectedModule, Settings, Timeouts, Xiaozhi
+from mynah.config.server import Auth, Limits, NamedToken, Server
 
 __all__ = [
     "Auth",

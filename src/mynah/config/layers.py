@@ -18,7 +18,9 @@ from mynah.errors import ConfigError
 
 KeyPath: TypeAlias = tuple[str, ...]
 
-ENTRY_SECTIONS: Final = ("VAD", "ASR", "LLM", "VLLM", "TTS", "Memory", "Intent")
+ENTRY_SECTIONS: Final = ("VAD", "ASR", "LLM", "VLLM", "TTS", "Memory", "Intent", "TurnDetector")
+OPTIONAL_SECTIONS: Final = frozenset({"VLLM", "TurnDetector"})
+"""Those of which no entry needs to be selected."""
 """Sections of named provider entries."""
 ENV_PREFIX: Final = "MYNAH__"
 

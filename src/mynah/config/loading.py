@@ -14,6 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from mynah.config.layers import (
     ENTRY_SECTIONS,
+    OPTIONAL_SECTIONS,
     KeyPath,
     Layer,
     Missing,
@@ -27,7 +28,8 @@ from mynah.config.layers import (
     read_yaml,
     without_nulls,
 )
-from mynah.config.model import Settings, is_placeholder
+from mynah.config.model import Settings
+from mynah.config.section import is_placeholder
 from mynah.config.upstream import ACCEPTED, RENAMED, adapt_entry
 from mynah.errors import ConfigError
 
@@ -230,7 +232,7 @@ def _wrong_selections(settings: Settings, layer: Layer) -> Iterable[Problem]:
                 )
         name = getattr(settings.selected_module, section)
         path = ("selected_module", section)
-        if not name and section != "VLLM":
+        if not name and section not in OPTIONAL_SECTIONS:
             yield Problem(
                 layer.origin(path), f"{dotted(path)} is empty: name an entry of the {section} section"
             )

@@ -8,14 +8,16 @@ options.
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
+from pydantic import PrivateAttr, field_validator
 
+from mynah.config.conversation import Conversation, EndPrompt
+from mynah.config.section import Section, setting
+from mynah.config.server import Server
 from mynah.errors import ConfigError
 
 LOG_FORMAT = (
@@ -29,232 +31,6 @@ LOG_FORMAT_FILE = (
 """The documented format of the log file."""
 
 LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-Effect = Literal["restart", "next session"]
-
-
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-SecretText = Annotated[SecretStr, BeforeValidator(_as_text)]
-"""A secret; a number in the file is taken as its digits."""
-Text = Annotated[str, BeforeValidator(_as_text)]
-"""Text; a number in the file is taken as its digits."""
-
-
-def setting(description: str, *, unit: str = "", effect: Effect = "restart", **options: Any) -> Any:
-    """Declare a field with what the reference documentation needs; ``options`` go to `pydantic.Field`."""
-    return Field(description=description, json_schema_extra={"unit": unit, "effect": effect}, **options)
-
-
-def is_placeholder(text: str) -> bool:
-    """Say whether a value is a template's example (``你的…``, ``your-token1``), which means: not set."""
-    lowered = text.strip().lower()
-    return "你的" in text or lowered.startswith(("your_", "your-", "your ", "<your"))
-
-
-def _split(addresses: str) -> list[str]:
-    return [address for part in addresses.split(";") if (address := part.strip())]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
-
-
-class NamedToken(Section):
-    """A fixed token that a device carries in its firmware."""
-
-    token: SecretText = setting("the bearer token")
-    name: Text = setting("who uses it; appears in the log", default="")
-
-    @field_validator("token")
-    @classmethod
-    def _not_empty(cls, token: SecretStr) -> SecretStr:
-        if not token.get_secret_value().strip():
-            raise ValueError("is empty: write a token of your own, or remove this entry")
-        return token
-
-
-class Auth(Section):
-    """Who may connect."""
-
-    enabled: Literal["auto", True, False] = setting(
-        "whether a device needs a token. `auto`: yes, unless the server listens on a loopback address only; "
-        "a peer on the same machine that does not come through a proxy is let in without one. `true` makes "
-        "no exception. Devices get their token from the OTA reply, so nothing needs to be typed in.",
-        default="auto",
-    )
-    tokens: tuple[NamedToken, ...] = setting(
-        "fixed tokens, for devices that do not ask the OTA address", default=()
-    )
-    allowed_devices: tuple[str, ...] = setting(
-        "Device-Ids (MAC addresses, quoted) that are let in with any token or none", default=()
-    )
-    expire_seconds: int = setting(
-        "how long a token from the OTA reply is valid. A device asks for a new one only when it boots, so a "
-        "short time locks out devices that simply stay on.",
-        unit="s",
-        default=365 * 86400,
-        ge=60,
-    )
-
-    @field_validator("tokens")
-    @classmethod
-    def _drop_examples(cls, tokens: tuple[NamedToken, ...]) -> tuple[NamedToken, ...]:
-        # The template's example tokens are public knowledge: accepting them would be an open door.
-        return tuple(item for item in tokens if not is_placeholder(item.token.get_secret_value()))
-
-
-class Limits(Section):
-    """Bounds against mistakes and abuse."""
-
-    max_connections: int = setting(
-        "devices connected at once; more are refused with 503. About 14 KB of memory each.",
-        default=10000,
-        ge=1,
-    )
-    max_message_bytes: int = setting(
-        "largest WebSocket message from a device. Firmware sends at most 65535. Who has sent a large message keeps up "
-        "to twice its size in memory until it disconnects.",
-        unit="bytes",
-        default=131072,
-        ge=65536,
-    )
-    http_body_bytes: int = setting(
-        "largest request body on the device HTTP port; an OTA report is about 2 KB",
-        unit="bytes",
-        default=65536,
-        ge=4096,
-    )
-    http_timeout_s: float = setting(
-        "time a client has to deliver its whole HTTP request, so that slow ones cannot hold connections",
-        unit="s",
-        default=15.0,
-        gt=0,
-    )
-    http_connections: int = setting(
-        "open connections on the device HTTP port; beyond, the one that has been slowest to send its request "
-        "makes room, and if all are being answered the newest is closed",
-        default=1024,
-        ge=1,
-    )
-    vision_bytes: int = setting(
-        "largest picture that a device may send; cameras make 20 to 300 KB",
-        unit="bytes",
-        default=5 << 20,
-        ge=65536,
-        le=64 << 20,
-    )
-
-
-class Tls(Section):
-    """Encryption by the server itself, where no reverse proxy does it."""
-
-    cert: str = setting(
-        "PEM file of the certificate, intermediate ones after it. With it the device ports speak TLS (wss, "
-        "https) and nothing else. Wi-Fi devices accept publicly trusted certificates only.",
-        default="",
-    )
-    key: str = setting("PEM file of the certificate's private key, without a passphrase", default="")
-
-
-class Server(Section):
-    """Addresses, ports and who may connect."""
-
-    ip: str = setting("address to listen on; `::` listens on IPv6 as well", default="0.0.0.0")  # noqa: S104 - a LAN server
-    port: int = setting("WebSocket port for devices; 0 picks a free one", default=8000, ge=0, le=65535)
-    http_port: int = setting(
-        "HTTP port for devices (OTA, health); 0 picks a free one", default=8003, ge=0, le=65535
-    )
-    console_port: int = setting(
-        "port of the web console, once it is installed; 0 picks a free one", default=8002, ge=0, le=65535
-    )
-    pull4g_port: int = setting(
-        "TCP port of the 4G pull protocol, once it is installed; 0 picks a free one",
-        default=10002,
-        ge=0,
-        le=65535,
-    )
-    websocket: str = setting(
-        "WebSocket address handed to devices (`wss://voice.example.org/xiaozhi/v1/`). Several servers, separated by "
-        "`;`, share the devices: each device is sent to the same one every time. Empty: worked out for "
-        "each request from trusted proxy headers, the Host header or the network interface.",
-        default="",
-    )
-    vision_explain: str = setting(
-        "address of the vision service handed to devices (`https://voice.example.org/mcp/vision/explain`); empty: "
-        "worked out like `server.websocket`",
-        default="",
-    )
-    timezone_offset: float | None = setting(
-        "offset of local time from UTC as told to devices: hours (`+8`, `5.5`) or, beyond ±14, minutes "
-        "(`480`). Not set: from `timezone`.",
-        default=None,
-    )
-    auth_key: SecretText = setting(
-        "secret that signs device tokens. Empty: made at the first start and kept in the data directory. Set "
-        "it when several servers share devices.",
-        default=SecretStr(""),
-    )
-    auth: Auth = setting("who may connect", default=Auth())
-    binding: Literal["open", "code"] = setting(
-        "`open`: every device that asks the OTA address may connect, as suits a home network. `code`: an unknown "
-        "device shows six digits and stays outside until they are typed in the server's terminal (`bind CODE`)",
-        default="open",
-    )
-    firmware_dir: str = setting(
-        "folder of the firmware images offered to devices; empty: `firmware` in the data directory",
-        default="",
-    )
-    tls: Tls = setting("encryption of the device ports", default=Tls())
-    trusted_proxies: tuple[str, ...] = setting(
-        "addresses or networks (`10.0.0.0/8`) of reverse proxies whose `X-Forwarded-*` and `Forwarded` "
-        "headers are believed",
-        default=(),
-    )
-    limits: Limits = setting("bounds against mistakes and abuse", default=Limits())
-
-    @field_validator("websocket", "vision_explain")
-    @classmethod
-    def _address(cls, value: str, info: Any) -> str:
-        value = value.strip()
-        if not value or is_placeholder(value):
-            return ""
-        several = info.field_name == "websocket"
-        schemes = ("ws://", "wss://") if several else ("http://", "https://")
-        for address in _split(value) if several else [value]:
-            if not address.startswith(schemes):
-                raise ValueError(f"must begin with {' or '.join(schemes)}")
-            if len(address) > 500:
-                raise ValueError("is longer than 500 characters, which devices cannot store")
-        return value
-
-    @property
-    def websocket_addresses(self) -> tuple[str, ...]:
-        """The addresses in ``websocket``; none when they are to be worked out."""
-        return tuple(_split(self.websocket))
-
-    @field_validator("timezone_offset")
-    @classmethod
-    def _real_offset(cls, value: float | None) -> float | None:
-        if value is not None and not -720 <= (value * 60 if abs(value) <= 14 else value) <= 840:
-            raise ValueError("must be between -12 and +14 hours")  # what clocks on Earth use
-        return value
-
-    @field_validator("auth_key")
-    @classmethod
-    def _auth_key(cls, value: SecretStr) -> SecretStr:
-        text = value.get_secret_value()
-        return SecretStr("") if "你" in text or is_placeholder(text) else value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for item in value:
-            ipaddress.ip_network(item, strict=False)
-        return value
 
 
 class Log(Section):
@@ -295,6 +71,11 @@ class SelectedModule(Section):
     TTS: str = setting("speech synthesis", default="EspeakTTS", effect="next session")
     Memory: str = setting("what is remembered between conversations", default="nomem", effect="next session")
     Intent: str = setting("how requests for tools are found", default="function_call", effect="next session")
+    TurnDetector: str = setting(
+        "model that tells from the sound whether somebody has finished; empty: none",
+        default="",
+        effect="next session",
+    )
 
 
 class Timeouts(Section):
@@ -383,6 +164,7 @@ class Settings(Section):
     TTS: Entries = _entries("speech synthesis")
     Memory: Entries = _entries("memory")
     Intent: Entries = _entries("intent")
+    TurnDetector: Entries = _entries("turn-detector")
     plugins: Mapping[str, Any] = setting(
         "options of tools, by tool name", default={}, effect="next session", repr=False
     )
@@ -396,8 +178,18 @@ class Settings(Section):
         default="",
         effect="next session",
     )
+    location: str = setting(
+        "where the devices stand (`Berlin`), for the language model; empty: it is not told",
+        default="",
+        effect="next session",
+    )
     prompt: str = setting(
         "the assistant's character, given to the language model; empty: a built-in one",
+        default="",
+        effect="next session",
+    )
+    prompt_template: str = setting(
+        "file (Jinja) that makes the whole system prompt; `{{base_prompt}}` in it is `prompt`. Empty: a built-in one",
         default="",
         effect="next session",
     )
@@ -418,6 +210,14 @@ class Settings(Section):
         gt=0,
         effect="next session",
     )
+    end_prompt: EndPrompt = setting("the farewell when nobody has spoken for long", default=EndPrompt())
+    device_max_output_size: int = setting(
+        "characters a device is told per day, by local time; then it hears that it is enough for today. 0: no limit",
+        default=0,
+        ge=0,
+        effect="next session",
+    )
+    conversation: Conversation = setting("turn taking and memory", default=Conversation())
     timeouts: Timeouts = setting("how long to wait for AI services", default=Timeouts())
     xiaozhi: Xiaozhi = setting("what the server says in its hello", default=Xiaozhi())
 

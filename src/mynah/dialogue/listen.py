@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from typing import Any, Protocol
 
-from mynah.audio.ingest import Ingest, IngestStream
+from mynah.audio.ingest import Decision, Ingest, IngestStream
 from mynah.dialogue.endpointing import Edge, Endpointer
 from mynah.providers.base import AsrProvider, AsrRequest, AsrStream, Transcript, VadCapabilities
 
@@ -146,14 +146,14 @@ class Ear:
 
     # -- IngestSink
 
-    def on_pcm(self, pcm: bytes, probabilities: tuple[float, ...]) -> None:
+    def on_pcm(self, pcm: bytes, decisions: tuple[Decision, ...]) -> None:
         """Decoded audio and the VAD decisions that completed in it."""
         if self._manual or self._asr_stream is not None:
             self._feed(pcm)
         else:
             self._remember(pcm)
-        for probability in probabilities:
-            edge = self._endpointer.push(probability)
+        for decision in decisions:
+            edge = self._endpointer.push(decision.probability)
             if edge is Edge.STARTED:
                 self._ended = False
                 self._start_utterance()
