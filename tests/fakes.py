@@ -9,16 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, date, datetime
+from typing import Any, Literal
 
 from mynah.audio.encode import SpeechEncoder
 from mynah.audio.ingest import Decision
 from mynah.audio.pacer import Pacer
+from mynah.dialogue.allowance import DailyAllowance
+from mynah.dialogue.continuity import Conversations
+from mynah.dialogue.delays import Delays
+from mynah.dialogue.patience import Profiles
+from mynah.dialogue.prompt import Prompt
 from mynah.dialogue.record import TurnRecord
+from mynah.dialogue.reminders import SessionReminders
 from mynah.dialogue.services import DialogueSettings, Services
 from mynah.dialogue.session import Session
 from mynah.dialogue.speak import Voice
+from mynah.dialogue.speculation import Speculation
 from mynah.dialogue.turn import TurnPolicy
 from mynah.errors import ProviderError
 from mynah.providers.base import (
@@ -39,6 +46,8 @@ from mynah.providers.base import (
     TtsRequest,
     VadCapabilities,
 )
+from mynah.providers.memory.nomem import NoMemory
+from mynah.providers.turn.guard import GuardedTurnDetector
 from mynah.tools.base import Tool
 from mynah.tools.toolbox import Toolbox
 from mynah.wire.messages import Llm, Mcp, ServerMessage, Stt, TtsSentence, TtsStart, TtsStop
@@ -47,6 +56,7 @@ from tests.virtual_time import InlineExecutor
 VOICE = b"voice"
 HUSH = b"hush"
 FRAME_S = 0.06
+DEVICE_ID = "aa:bb:cc:dd:ee:ff"
 
 
 class FakeIngest:
@@ -55,7 +65,7 @@ class FakeIngest:
     def __init__(self) -> None:
         self.open_streams = 0
 
-    def open(self, sink: Any) -> FakeIngestStream:
+    def open(self, sink: Any, echo: Any = None) -> FakeIngestStream:
         self.open_streams += 1
         return FakeIngestStream(self, sink)
 
@@ -64,7 +74,7 @@ class FakeIngestStream:
     def __init__(self, ingest: FakeIngest, sink: Any) -> None:
         self._ingest, self._sink, self._closed = ingest, sink, False
 
-    def push(self, packet: bytes) -> None:
+    def push(self, packet: bytes, stamp: int = 0) -> None:
         assert not self._closed
         level = 0.9 if packet == VOICE else 0.02
         self._sink.on_pcm(packet.ljust(1920, b"\0"), (Decision(level, -20.0 if level > 0.5 else -70.0),) * 2)
@@ -125,6 +135,9 @@ class ScriptedAsrStream:
 
     def feed(self, pcm: bytes) -> None:
         self._pcm += pcm
+
+    async def interim(self) -> Transcript:
+        return await self.finish()
 
     async def finish(self) -> Transcript:
         self._asr.audio.append(self._pcm)
@@ -275,7 +288,13 @@ class Stage:
         no_voice_s: float = 105.0,
         tools: tuple[Tool, ...] = (),
         offers_tools: bool = True,
+        settings: DialogueSettings | None = None,
+        daily_chars: int = 0,
+        speculation: Literal["auto", True, False] = "auto",
+        min_silence_ms: int = 200,
+        turn_detector: GuardedTurnDetector | None = None,
     ) -> None:
+        time = asyncio.get_running_loop().time
         self.script = script or Script()
         self.asr, self.llm, self.tts = (kind(self.script) for kind in (ScriptedAsr, ScriptedLlm, ScriptedTts))
         self.ingest = FakeIngest()
@@ -286,19 +305,34 @@ class Stage:
         encoder: Callable[[], SpeechEncoder] = lambda: SpeechEncoder(executor, 16000, 16000, complexity=0)  # noqa: E731
         policy = TurnPolicy.from_phrases(["hey mynah"], ["goodbye"], greeting)
         self.services = Services(
-            settings=DialogueSettings("You are Mynah.", "en", policy, 16000, no_voice_s=no_voice_s),
+            settings=settings or DialogueSettings("en", policy, 16000, no_voice_s=no_voice_s),
             ingest=self.ingest,  # type: ignore[arg-type]
             asr=self.asr,
-            vad=VadCapabilities(min_silence_ms=200),
+            vad=VadCapabilities(min_silence_ms=min_silence_ms),
             llm=self.llm,
             voice=Voice(self.tts, self.pacer, encoder),
             toolbox=Toolbox(tools),
             offers_tools=offers_tools,
             observer=self.recorder,
             now=lambda: datetime(2026, 1, 2, 15, 4, tzinfo=UTC),
+            prompt=Prompt("en", "You are Mynah."),
+            memory=NoMemory("nomem", ProviderOptions(type="nomem")),
+            conversations=Conversations(4000, "en", 1800.0, time),
+            allowance=DailyAllowance(daily_chars, lambda: date(2026, 1, 2)),
+            profiles=Profiles(),
+            speculation=Speculation(speculation),
+            delays=Delays(),
+            reminders=self._reminders,
+            turn_detector=turn_detector,
         )
-        self.session = Session(self.link, self.services, "aa:bb:cc:dd:ee:ff")
+        self.session = Session(self.link, self.services, DEVICE_ID)
         self.link.session = self.session
+
+    def _reminders(self, device_id: str) -> SessionReminders:
+        """Reminders of this one session: that others outlive it is tested where they are made."""
+        del device_id
+        self.reminders = SessionReminders(lambda words: self.session.say(words))  # noqa: PLW0108 - not made yet
+        return self.reminders
 
     async def stream(self, *stretches: tuple[bytes, int]) -> None:
         """Send audio in real time: ``(VOICE, 10), (HUSH, 20)`` is 0.6 s of speech and 1.2 s of silence."""
@@ -316,6 +350,7 @@ class Stage:
         if not self.link.closed:
             self.link.closed = True
             self.session.on_closed()
+        self.reminders.clear()
         await asyncio.sleep(1)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert not others, f"tasks left: {others}"

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -18,17 +19,29 @@ import uvloop
 from loguru import logger
 
 from mynah import observe
+from mynah.audio.echo import choose
 from mynah.audio.encode import EncoderPool, SpeechEncoder
 from mynah.audio.ingest import Ingest
 from mynah.audio.pacer import Pacer
 from mynah.config import Settings
 from mynah.console.terminal import Terminal
+from mynah.dialogue.allowance import DailyAllowance
+from mynah.dialogue.continuity import Conversations
+from mynah.dialogue.delays import Delays
+from mynah.dialogue.device_state import DeviceState
+from mynah.dialogue.outbox import Outbox
+from mynah.dialogue.patience import Profiles
+from mynah.dialogue.prompt import Prompt, read_template
+from mynah.dialogue.reminders import Agenda
 from mynah.dialogue.services import DialogueSettings, Services, VisionAccess
 from mynah.dialogue.speak import Voice
+from mynah.dialogue.speculation import Speculation
 from mynah.dialogue.turn import TurnPolicy
+from mynah.dialogue.wording import Replacements, spoken
 from mynah.errors import MynahError
 from mynah.net.activation import ActivationService
 from mynah.net.address import WEBSOCKET_PATH, lan_address, vision_address
+from mynah.net.announce import AnnounceService
 from mynah.net.devices import Devices
 from mynah.net.firmware import FirmwareDownloads, FirmwareFolder
 from mynah.net.http import DeviceHttp
@@ -42,18 +55,21 @@ from mynah.providers.base import (
     IntentProvider,
     Kind,
     LlmProvider,
+    MemoryProvider,
     Provider,
     TtsProvider,
+    TurnDetectorProvider,
     VadProvider,
     VllmProvider,
 )
+from mynah.providers.turn.guard import GuardedTurnDetector
 from mynah.providers.vad_guard import GuardedVadEngine
 from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts, GuardedVllm
 from mynah.security.binding import BindingFile, Bindings
 from mynah.security.tls import server_context
 from mynah.security.tokens import Authenticator, TokenIssuer, signing_secret
 from mynah.security.vision_tokens import VisionGrant, VisionTokens
-from mynah.texts import text
+from mynah.texts import variants
 from mynah.tools.loader import load_plugins
 from mynah.tools.toolbox import Toolbox
 
@@ -65,6 +81,8 @@ LOCAL_ASR_TIMEOUT_S = 10.0
 """A recogniser on this machine is not unreachable, only busy: its text is worth waiting for longer."""
 MAX_NO_VOICE_S = 100.0
 """Firmware takes a connection without data for dead after 120 s; we close before 110, and look every 5 s."""
+READY_PHRASES = ("greeting", "filler", "farewell", "nothing_heard", "error_provider", "error_timeout")
+"""Texts that are synthesised at the start: greetings and fillers must come at once, apologies when a voice is down."""
 WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 log = logger.bind(tag="app")
@@ -99,6 +117,13 @@ class App:
         self.bindings: Bindings | None = None
         """Devices with an owner; None when none is needed (``server.binding: open``)."""
         self._binding_file: BindingFile | None = None
+        # Not `or`: `Devices` without any is false.
+        self._outbox = Outbox(
+            lambda device_id: None if self.devices is None else self.devices.find(device_id)
+        )
+        self._agenda = Agenda(self._outbox.announce)
+        self._state: DeviceState | None = None
+        self._warming: asyncio.Task[None] | None = None
         self._ready = False
         self.failed = False
         """The server stopped because it could not go on."""
@@ -124,7 +149,18 @@ class App:
             here = self.devices is not None and self.devices.find(grant.device_id) is not None
             return here or not authenticator.awaits_owner(grant.device_id, grant.client_id)
 
-        self.devices = Devices(services, authenticator, settings.server.limits.max_connections, vision)
+        self.devices = Devices(
+            services,
+            authenticator,
+            settings.server.limits.max_connections,
+            vision,
+            self._agenda,
+            self._outbox,
+        )
+        self._state = DeviceState(
+            settings.data_dir / "device-state.json", self._agenda, services.profiles, services.allowance
+        )
+        self._state.start()
         self._websocket = WebsocketServer(
             self.devices, max_message_bytes=settings.server.limits.max_message_bytes, tls=tls
         )
@@ -133,6 +169,8 @@ class App:
         await firmware.refresh()
         ota = OtaService(settings, ws_port, authenticator, bindings=self.bindings, firmware=firmware)
         routes = [*ActivationService(self.bindings).routes(), *FirmwareDownloads(firmware).routes()]
+        token = settings.server.announce_token.get_secret_value()
+        routes += AnnounceService(self.devices, token).routes()
         pictures = VisionService(
             vision_tokens,
             self._vllm,
@@ -143,6 +181,7 @@ class App:
         self._http = DeviceHttp(settings, ota, lambda: self._ready, routes, tls, pictures.routes)
         http_port = await self._http.start(settings.server.ip, settings.server.http_port)
         self.devices.start()
+        self._warming = asyncio.create_task(self._warm(services))
         self._ready = True
         host, secure = _local_host(settings.server.ip), "s" if tls else ""
         return Addresses(
@@ -158,6 +197,13 @@ class App:
         if self.devices is not None:
             await self.devices.drain(drain_s)
             self.devices.stop()
+        if self._state is not None:
+            state, self._state = self._state, None
+            state.stop()
+            await asyncio.to_thread(state.close)
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
         if self._http is not None:
             await self._http.stop()
         if self._pacer is not None:
@@ -193,11 +239,32 @@ class App:
         self._binding_file = BindingFile(self.settings.data_dir / "devices.json")
         return Bindings(self._binding_file.read(), self._binding_file.save)
 
+    async def _warm(self, services: Services) -> None:
+        """Have the phrases ready that people should hear at once."""
+        languages = ("en", "zh") if self.settings.language == "auto" else (services.settings.language,)
+        phrases = [
+            (phrase, language)
+            for key in READY_PHRASES
+            for language in languages
+            for phrase in variants(key, language)
+        ]
+        failures = await services.voice.warm(phrases)
+        if failures:
+            log.warning(
+                "{} of {} phrases could not be prepared: the voice {} does not answer",
+                failures,
+                len(phrases),
+                services.voice.tts.name,
+            )
+
     async def _services(self) -> Services:
         settings = self.settings
+        conversation = settings.conversation
         vad, intent = self._create(Kind.VAD), self._create(Kind.INTENT)
+        memory = self._create(Kind.MEMORY)
         assert isinstance(vad, VadProvider)
         assert isinstance(intent, IntentProvider)
+        assert isinstance(memory, MemoryProvider)
         asr = _guarded_asr(cast(AsrProvider[Any], self._create(Kind.ASR)), settings.timeouts.asr_s)
         llm = GuardedLlm(
             cast(LlmProvider[Any], self._create(Kind.LLM)), first_timeout_s=settings.timeouts.llm_s
@@ -205,7 +272,8 @@ class App:
         tts = GuardedTts(
             cast(TtsProvider[Any], self._create(Kind.TTS)), first_timeout_s=settings.timeouts.tts_s
         )
-        self._providers = [vad, asr, llm, tts, intent]
+        self._providers = [vad, asr, llm, tts, intent, memory]
+        detector = self._turn_detector()
         if settings.selected_module.VLLM:
             self._vllm = GuardedVllm(
                 cast(VllmProvider[Any], self._create(Kind.VLLM)), timeout_s=settings.timeouts.vllm_s
@@ -227,18 +295,49 @@ class App:
         def encoder() -> SpeechEncoder:
             return SpeechEncoder(self._codec, tts.capabilities.sample_rate, rate, pool=pool)
 
+        language = _language(settings)
+        prompt = Prompt(
+            language, settings.prompt, read_template(settings.prompt_template), location=settings.location
+        )
+        replacements = Replacements(conversation.replacements)
+
+        def now() -> datetime:
+            return datetime.now(settings.zone())
+
         return Services(
             settings=_dialogue_settings(settings, rate),
             ingest=self._ingest,
             asr=asr,
             vad=vad.capabilities,
             llm=llm,
-            voice=Voice(tts, self._pacer, encoder),
+            voice=Voice(tts, self._pacer, encoder, reword=lambda text: replacements.apply(spoken(text))),
             toolbox=_toolbox(settings, intent.functions),
             offers_tools=intent.offers_tools,
             observer=observe.TurnLog(),
-            now=lambda: datetime.now(settings.zone()),
+            now=now,
+            prompt=prompt,
+            memory=memory,
+            conversations=Conversations(
+                conversation.history_tokens, language, conversation.resume_s, time.monotonic
+            ),
+            allowance=DailyAllowance(settings.device_max_output_size, lambda: now().date()),
+            profiles=Profiles(),
+            speculation=Speculation(conversation.speculation),
+            delays=Delays(),
+            reminders=self._agenda.of,
+            turn_detector=detector,
+            echo=choose(conversation.echo_cancellation),
         )
+
+    def _turn_detector(self) -> GuardedTurnDetector | None:
+        if not self.settings.selected_module.TurnDetector:
+            return None
+        detector = GuardedTurnDetector(
+            cast(TurnDetectorProvider[Any], self._create(Kind.TURN_DETECTOR)),
+            lambda error: log.warning("turn detector: {}", error),
+        )
+        self._providers.append(detector)
+        return detector
 
     def _create(self, kind: Kind) -> Provider[Any]:
         name, entry = self.settings.entry(kind)
@@ -350,17 +449,27 @@ def _downlink_rate(tts_rate: int) -> int:
     return 16000 if tts_rate <= 16000 else 24000
 
 
+def _language(settings: Settings) -> str:
+    return "en" if settings.language == "auto" else settings.language
+
+
 def _dialogue_settings(settings: Settings, rate: int) -> DialogueSettings:
-    language = "en" if settings.language == "auto" else settings.language
-    character = settings.prompt or text("prompt_character", language)
+    conversation = settings.conversation
     return DialogueSettings(
-        prompt=f"{character}\n\n{text('prompt_rules', language)}",
-        language=language,
+        language=_language(settings),
         policy=TurnPolicy.from_phrases(
-            settings.wakeup_words, settings.exit_commands, settings.enable_greeting
+            settings.wakeup_words,
+            settings.exit_commands,
+            settings.enable_greeting,
+            conversation.interruption.judge,
         ),
         sample_rate=rate,
         no_voice_s=min(settings.close_connection_no_voice_time, MAX_NO_VOICE_S),
+        farewell=settings.end_prompt.enable,
+        farewell_prompt=settings.end_prompt.prompt,
+        adaptive=conversation.endpointing.adaptive,
+        max_silence_ms=conversation.endpointing.max_silence_ms,
+        fillers=conversation.fillers,
     )
 
 

@@ -61,6 +61,12 @@ LanguageOption = Annotated[
 PhotoOption = Annotated[
     Path | None, typer.Option(help="Have a camera that sees this picture (JPEG) when the server asks.")
 ]
+TextOption = Annotated[
+    list[str] | None, typer.Option(help="Say this (spoken by flite or eSpeak). Repeatable.")
+]
+WaterfallOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Draw the turns and how long each part took (SVG).")
+]
 TextOnlyOption = Annotated[bool, typer.Option("--text-only", help="Send the text as text, without speech.")]
 
 
@@ -120,9 +126,7 @@ def serve(config: ConfigOption = None, set_: SetOption = None) -> None:
 def talk(
     ota: OtaOption = "",
     url: Annotated[str, typer.Option(help="WebSocket address, instead of asking an OTA address.")] = "",
-    text: Annotated[
-        list[str] | None, typer.Option(help="Say this (spoken by flite or eSpeak). Repeatable.")
-    ] = None,
+    text: TextOption = None,
     wav: Annotated[
         list[Path] | None, typer.Option(help="Play an audio file into the microphone. Repeatable.")
     ] = None,
@@ -130,6 +134,7 @@ def talk(
     wake: Annotated[str, typer.Option(help="Say this wake word first, and hear the greeting out.")] = "",
     json: JsonOption = False,
     save: Annotated[Path | None, typer.Option(help="Write the spoken reply to a WAV file.")] = None,
+    waterfall: WaterfallOption = None,
     mode: Annotated[
         Literal["auto", "manual", "realtime"], typer.Option(help="Who ends an utterance.")
     ] = "auto",
@@ -162,6 +167,7 @@ def talk(
         wake=wake,
         json=json,
         save=save,
+        waterfall=waterfall,
         mode=ListenMode(mode),
         protocol=protocol,
         transport=transport,

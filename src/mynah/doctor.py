@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from mynah.audio import opus
 from mynah.config import Settings, load
+from mynah.config.layers import OPTIONAL_SECTIONS
 from mynah.errors import AudioError, ConfigError, MynahError
 from mynah.net.address import listening_socket
 from mynah.providers import registry
@@ -76,8 +77,8 @@ def examine(config: Path | None, overrides: Sequence[str]) -> Iterator[Check]:
     yield _data_dir(settings)
     for key, port in (("server.port", settings.server.port), ("server.http_port", settings.server.http_port)):
         yield _port(settings.server.ip, port, key)
-    for kind in (Kind.VAD, Kind.ASR, Kind.LLM, Kind.VLLM, Kind.TTS):
-        if kind is not Kind.VLLM or settings.selected_module.VLLM:
+    for kind in (Kind.VAD, Kind.TURN_DETECTOR, Kind.ASR, Kind.LLM, Kind.VLLM, Kind.TTS):
+        if kind not in OPTIONAL_SECTIONS or getattr(settings.selected_module, kind):
             yield _provider(settings, kind)
 
 

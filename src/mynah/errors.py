@@ -100,3 +100,10 @@ class ToolError(MynahError):
 
     code = "tool"
     public = "error_tool"
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first real error inside nested groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

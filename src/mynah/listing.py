@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mynah.config import Settings, inspect, masked
+from mynah.config.layers import OPTIONAL_SECTIONS
 from mynah.errors import ConfigError
 from mynah.providers import registry
 from mynah.providers.base import Kind
@@ -89,7 +90,9 @@ def validate(file: Path | None, overrides: Sequence[str]) -> int:
         return EXIT_CONFIG
     code = EXIT_OK
     warnings = _missing_folders(settings)
-    kinds = [kind for kind in Kind if kind is not Kind.VLLM or settings.selected_module.VLLM]
+    kinds = [
+        kind for kind in Kind if kind not in OPTIONAL_SECTIONS or getattr(settings.selected_module, kind)
+    ]
     checks: list[Callable[[], object]] = [
         partial(server_context, settings, warnings.append),
         *(partial(_create, settings, kind) for kind in kinds),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mynah.audio import ingest as module
+from mynah.audio import ingest_stream as module
 from mynah.audio.ingest import MAX_PENDING_PER_STREAM, Decision, Ingest
 from mynah.errors import ProviderError
 from tests.audio.uplink import LevelEngine, Sink, decoded, flushed, running, speech, until

@@ -26,6 +26,7 @@ async def test_commands(tmp_path: Path) -> None:
             await device.hello()
             assert terminal.run(" STATUS ") == "1 device connected: 1 idle"
             assert "02:00:00:00:00:01" in terminal.run("devices")
+            assert terminal.run(f"say 02:00:00:00:00:01 {'x' * 1001}").startswith("that is 1001 characters")
             assert terminal.run("say 02:00:00:00:00:01 dinner is ready") == "ok"
             assert (await device.until("tts", "sentence_start"))["text"] == "dinner is ready"
             assert terminal.run("alert 02-00-00-00-00-01 the door is open") == "ok"
@@ -130,3 +131,60 @@ async def test_where_no_owner_is_needed_there_is_nothing_to_bind(tmp_path: Path)
         terminal = Terminal(server.devices, lambda: None, bindings=server.bindings)
         assert "nothing to bind" in terminal.run("bind 123456")
         assert "nothing to bind" in terminal.run("unbind 02:00:00:00:00:01")
+
+
+async def test_messages_for_later(tmp_path: Path) -> None:
+    async with app(tmp_path) as (server, at):
+        assert server.devices is not None
+        terminal = Terminal(server.devices, lambda: None)
+        assert terminal.run("outbox") == "no message waits"
+        for wrong in (
+            "--wait",
+            "--wait 60",
+            "--wait x hello",
+            "--wait 0 hello",
+            "--wait -5 hello",
+            "--wait 1e9 x",
+        ):
+            assert terminal.run(f"say 02:00:00:00:00:01 {wrong}").startswith("usage: say DEVICE_ID [--wait")
+        kept = terminal.run("say 02-00-00-00-00-01 --wait 90 dinner is ready")
+        assert kept == "02:00:00:00:00:01 is not connected; it is told if it connects within 90 s"
+        assert terminal.run(f"say 02:00:00:00:00:01 --wait 3600 {'long ' * 50}").endswith("within 3600 s")
+        first, second = terminal.run("outbox").splitlines()
+        assert first == "02:00:00:00:00:01    0:01:30 left  dinner is ready"
+        assert second.endswith("long…")
+        for _ in range(6):
+            terminal.run("say 02:00:00:00:00:01 --wait 90 and more")
+        assert terminal.run("say 02:00:00:00:00:01 --wait 90 too much").startswith("too much waits")
+        async with connect(at.ws) as device:
+            await device.hello()
+            server.devices.outbox.hand_over("02:00:00:00:00:01")
+            assert (await device.until("tts", "sentence_start"))["text"] == "dinner is ready"
+            assert "long" not in terminal.run("outbox")
+
+
+async def test_reminders_are_listed(tmp_path: Path) -> None:
+    async with app(tmp_path) as (server, _):
+        assert server.devices is not None
+        terminal = Terminal(server.devices, lambda: None)
+        assert terminal.run("reminders") == "no timer or reminder is running"
+        server.devices.agenda.of("02:00:00:00:00:01").add(600, "tea")
+        server.devices.agenda.of("02:00:00:00:00:02").add(0.001, "eggs")
+        await asyncio.sleep(0.05)
+        late, soon = terminal.run("reminders").splitlines()
+        assert late == "02:00:00:00:00:02    was due, not heard yet  eggs"
+        assert soon == "02:00:00:00:00:01    in 0:10:00  tea"
+        assert terminal.run("reminders 02-00-00-00-00-01") == soon
+
+
+async def test_a_new_owner_gets_nothing_of_the_last_one(tmp_path: Path) -> None:
+    async with app(tmp_path, "server.binding=code") as (server, _):
+        assert server.devices is not None
+        assert server.bindings is not None
+        terminal = Terminal(server.devices, lambda: None, bindings=server.bindings)
+        for command in ("bind {code}", "unbind 02:00:00:00:00:01", "bind {code}"):
+            server.devices.agenda.of("02:00:00:00:00:01").add(600, "tea")
+            terminal.run("say 02:00:00:00:00:01 --wait 90 dinner")
+            offer = server.bindings.offer("02:00:00:00:00:01", "test")
+            assert "bound" in terminal.run(command.format(code=offer.code))
+            assert len(server.devices.agenda) == len(server.devices.outbox) == 0

@@ -1,4 +1,4 @@
-"""Speech edges from probabilities, in media time."""
+"""Edges of speech from probabilities and levels, in media time."""
 
 from __future__ import annotations
 
@@ -6,22 +6,47 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mynah.dialogue.endpointing import Edge, Endpointer
+from mynah.dialogue.endpointing import BACKDATE_CHUNKS, Edge, Endpointer
 from mynah.providers.base import VadCapabilities
 
 CAPABILITIES = VadCapabilities(threshold=0.5, threshold_low=0.35, min_silence_ms=200, min_speech_ms=96)
+STARTED, PAUSED, RESUMED, ENDED = Edge.STARTED, Edge.PAUSED, Edge.RESUMED, Edge.ENDED
+CHUNK = 32.0
+SILENT_CHUNKS = 5
+"""Decisions after which 200 ms of silence are over: the last with speech in it and the way here take the rest."""
+VOICE, ROOM = -20.0, -62.0
+
+Decision = tuple[float, float]
+Found = list[tuple[int, Edge]]
+
+decisions = st.lists(st.tuples(st.floats(0, 1), st.floats(-120, 0)), max_size=300)
 
 
-def edges(probabilities: list[float], **options: float) -> list[tuple[int, Edge]]:
+def run(endpointer: Endpointer, given: list[Decision]) -> Found:
+    return [(i, edge) for i, (p, db) in enumerate(given) if (edge := endpointer.push(p, db)) is not None]
+
+
+def edges(probabilities: list[float], **options: float) -> Found:
+    """Without levels: the probability alone decides."""
     endpointer = Endpointer(CAPABILITIES, **options)
     return [(i, edge) for i, p in enumerate(probabilities) if (edge := endpointer.push(p)) is not None]
 
 
-def test_start_after_three_decisions_and_end_within_one_of_the_configured_silence() -> None:
+def test_start_after_three_decisions_a_pause_and_the_end_where_the_silence_is_over() -> None:
     found = edges([0.0] * 5 + [0.9] * 10 + [0.0] * 20)
-    assert found == [(7, Edge.STARTED), (20, Edge.ENDED)]
-    silence_ms = (20 - 14) * 32
-    assert abs(silence_ms - 200) <= 32
+    assert found == [(7, STARTED), (17, PAUSED), (19, ENDED)]
+    silent = 19 - 14
+    # Speech may have filled the last decision or none of it, and the packet may have waited for 60 ms.
+    assert abs(silent * CHUNK + 16 + 30 - 200) <= 60
+
+
+@pytest.mark.parametrize(
+    ("configured", "chunks"), [(32, 1), (100, 2), (200, 5), (300, 8), (500, 15), (800, 24)]
+)
+def test_the_silence_is_what_was_configured_less_half_a_decision(configured: int, chunks: int) -> None:
+    capabilities = VadCapabilities(min_silence_ms=configured)
+    found = run(Endpointer(capabilities), [(0.9, 0.0)] * 5 + [(0.0, 0.0)] * 40)
+    assert found[-1] == (4 + chunks, ENDED)
 
 
 def test_a_click_is_not_speech() -> None:
@@ -29,16 +54,43 @@ def test_a_click_is_not_speech() -> None:
 
 
 def test_one_dip_inside_a_word_does_not_start_the_count_anew() -> None:
-    assert edges([0.9, 0.9, 0.1, 0.9]) == [(3, Edge.STARTED)]
+    assert edges([0.9, 0.9, 0.1, 0.9]) == [(3, STARTED)]
 
 
 def test_between_the_thresholds_the_last_decision_stands() -> None:
-    assert edges([0.9] * 3 + [0.4] * 50) == [(2, Edge.STARTED)]
+    assert edges([0.9] * 3 + [0.4] * 50) == [(2, STARTED)]
     assert edges([0.4] * 50) == []
 
 
-def test_a_short_pause_does_not_end_the_utterance() -> None:
-    assert edges([0.9] * 3 + [0.0] * 5 + [0.9] * 3 + [0.0] * 5) == [(2, Edge.STARTED)]
+def test_one_dip_is_no_pause() -> None:
+    assert edges(([0.9] * 4 + [0.0]) * 20) == [(2, STARTED)]
+    assert edges(([0.9] * 4 + [0.0] * 2) * 20) == [(2, STARTED)]
+
+
+def test_a_pause_is_reported_with_its_length_when_speech_goes_on() -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    found = run(endpointer, [(0.9, 0.0)] * 3 + [(0.0, 0.0)] * 4 + [(0.9, 0.0)] * 3)
+    assert found == [(2, STARTED), (5, PAUSED), (8, RESUMED)]
+    assert endpointer.pause_ms == 4 * CHUNK
+    assert not endpointer.paused
+    assert endpointer.voiced_ms == 6 * CHUNK
+    assert endpointer.silence_ms == 0
+
+
+def test_a_click_does_not_end_a_pause_nor_lengthen_the_silence() -> None:
+    quiet = edges([0.9] * 3 + [0.0] * 10)
+    clicked = edges([0.9] * 3 + [0.0] * 3 + [0.9] + [0.0] * 6)
+    assert clicked == quiet == [(2, STARTED), (5, PAUSED), (7, ENDED)]
+
+
+def test_speech_that_may_be_a_click_delays_the_end_by_one_decision() -> None:
+    found = edges([0.9] * 3 + [0.0] * (SILENT_CHUNKS - 1) + [0.9, 0.9, 0.9])
+    assert found == [(2, STARTED), (5, PAUSED), (8, RESUMED)]
+
+
+def test_ending_before_the_pause_is_long_enough_needs_no_pause() -> None:
+    found = edges([0.9] * 3 + [0.0] * 9, pause_ms=300)
+    assert found == [(2, STARTED), (2 + SILENT_CHUNKS, ENDED)]
 
 
 def test_interrupting_takes_more_speech() -> None:
@@ -47,7 +99,7 @@ def test_interrupting_takes_more_speech() -> None:
     for _ in range(5):
         assert endpointer.push(0.9) is None
     endpointer.require_speech(96)
-    assert endpointer.push(0.9) is Edge.STARTED
+    assert endpointer.push(0.9) is STARTED
 
 
 def test_the_peak_is_reported() -> None:
@@ -57,7 +109,166 @@ def test_the_peak_is_reported() -> None:
     assert endpointer.peak == pytest.approx(0.6)
 
 
-@given(st.lists(st.floats(0, 1), max_size=400))
-def test_edges_alternate(probabilities: list[float]) -> None:
-    kinds = [edge for _, edge in edges(probabilities)]
-    assert kinds == [Edge.STARTED, Edge.ENDED] * (len(kinds) // 2) + [Edge.STARTED] * (len(kinds) % 2)
+# -- levels
+
+
+SPOKEN: list[Decision] = [(0.01, ROOM)] * 10 + [(1.0, VOICE)] * 10
+LAGGING: list[Decision] = [(0.99, ROOM), (0.9, ROOM), (0.6, ROOM)]
+"""The voice has fallen silent, the detector has not let go."""
+SILENT: list[Decision] = [(0.02, ROOM)] * 20
+
+
+def test_the_silence_is_dated_back_to_the_last_audible_sound() -> None:
+    found = run(Endpointer(CAPABILITIES), SPOKEN + LAGGING + SILENT)
+    assert found == [(12, STARTED), (23, PAUSED), (19 + SILENT_CHUNKS, ENDED)]
+
+
+def test_a_shorter_silence_still_waits_for_the_detector() -> None:
+    capabilities = VadCapabilities(min_silence_ms=64)
+    found = run(Endpointer(capabilities), SPOKEN + LAGGING + SILENT)
+    assert found == [(12, STARTED), (23, ENDED)]
+
+
+def test_dating_back_has_a_limit() -> None:
+    endpointer = Endpointer(CAPABILITIES, pause_ms=32)
+    found = run(endpointer, SPOKEN + [(0.9, ROOM)] * 30 + [(0.02, ROOM)])
+    assert found[-1] == (50, ENDED)
+    assert endpointer.silence_ms == (BACKDATE_CHUNKS + 1) * CHUNK
+
+
+def test_a_quiet_fricative_at_the_end_is_speech() -> None:
+    fricative = [(0.98, VOICE - 28.0)] * 5
+    found = run(Endpointer(CAPABILITIES), SPOKEN + fricative + SILENT)
+    assert found[-1] == (24 + SILENT_CHUNKS, ENDED)
+
+
+def test_in_noise_the_probability_alone_decides() -> None:
+    loud_room = VOICE - 15.0
+    noisy = [(0.01, loud_room)] * 10 + [(1.0, VOICE)] * 10 + [(0.9, loud_room)] * 3 + [(0.02, loud_room)] * 20
+    found = run(Endpointer(CAPABILITIES), noisy)
+    assert found[-1] == (22 + SILENT_CHUNKS, ENDED)
+
+
+def test_noise_after_the_speech_does_not_keep_the_utterance_open() -> None:
+    found = run(Endpointer(CAPABILITIES), SPOKEN + [(0.02, VOICE)] * 20)
+    assert found[-1] == (19 + SILENT_CHUNKS, ENDED)
+
+
+def test_a_quieter_speaker_after_a_loud_one_is_measured_by_himself() -> None:
+    quiet = [(1.0, -50.0)] * 10
+    found = run(Endpointer(CAPABILITIES), [*SPOKEN, *SILENT, *quiet, *LAGGING, *SILENT])
+    assert [edge for _, edge in found] == [STARTED, PAUSED, ENDED] * 2
+    # 12 dB above the room are too few for the level to tell anything: counted from the detector's last word.
+    assert found[-1][0] == 52 + SILENT_CHUNKS
+
+
+def test_the_time_spoken_leaves_out_what_cannot_be_heard() -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    run(endpointer, SPOKEN + LAGGING + SILENT)
+    assert endpointer.voiced_ms == 10 * CHUNK
+
+
+# -- how long to wait
+
+
+def test_another_silence_can_be_required_at_any_time() -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    endpointer.require_silence(500)
+    assert run(endpointer, [(0.9, 0.0)] * 3 + [(0.0, 0.0)] * 20)[-1] == (2 + 15, ENDED)
+    endpointer.require_silence(200)
+    assert run(endpointer, [(0.9, 0.0)] * 3 + [(0.0, 0.0)] * 20)[-1] == (2 + SILENT_CHUNKS, ENDED)
+
+
+def test_waiting_longer_in_a_pause_is_forgotten_when_speech_goes_on() -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    run(endpointer, [(0.9, 0.0)] * 3 + [(0.0, 0.0)] * 4)
+    assert endpointer.paused
+    endpointer.wait(1000)
+    assert run(endpointer, [(0.0, 0.0)] * 20 + [(0.9, 0.0)] * 2) == [(21, RESUMED)]
+    assert endpointer.pause_ms == 24 * CHUNK
+    assert run(endpointer, [(0.0, 0.0)] * 20) == [(2, PAUSED), (SILENT_CHUNKS - 1, ENDED)]
+
+
+def test_waiting_less_than_the_silence_so_far_ends_with_the_next_decision() -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    endpointer.require_silence(1000)
+    run(endpointer, [(0.9, 0.0)] * 3 + [(0.0, 0.0)] * 8)
+    endpointer.wait(160)
+    assert endpointer.push(0.0) is ENDED
+    assert endpointer.silence_ms == 9 * CHUNK
+
+
+def test_what_was_said_in_one_utterance_about_waiting_does_not_hold_for_the_next() -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    run(endpointer, [(0.9, 0.0)] * 3)
+    endpointer.wait(64)
+    assert run(endpointer, [(0.0, 0.0)] * 9) == [(0, ENDED)]
+    assert run(endpointer, [(0.9, 0.0)] * 3 + [(0.0, 0.0)] * 9)[-1] == (2 + SILENT_CHUNKS, ENDED)
+
+
+def test_the_silence_before_an_utterance_is_known_when_it_starts() -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    run(endpointer, [(0.0, 0.0)] * 10 + [(0.9, 0.0)] * 3)
+    assert endpointer.pause_ms == 10 * CHUNK
+    found = run(endpointer, [(0.0, 0.0)] * 20 + [(0.9, 0.0)] + [(0.0, 0.0)] * 4 + [(0.9, 0.0)] * 3)
+    assert found[-1] == (27, STARTED)
+    assert endpointer.pause_ms == 25 * CHUNK
+
+
+# -- properties
+
+
+@given(decisions)
+def test_edges_come_in_a_legal_order(given_: list[Decision]) -> None:
+    after = {
+        None: {STARTED},
+        STARTED: {PAUSED, ENDED},
+        PAUSED: {RESUMED, ENDED},
+        RESUMED: {PAUSED, ENDED},
+        ENDED: {STARTED},
+    }
+    endpointer, previous = Endpointer(CAPABILITIES), None
+    for probability, level in given_:
+        edge = endpointer.push(probability, level)
+        if edge is not None:
+            assert edge in after[previous]
+            previous = edge
+        assert endpointer.speaking == (previous in {STARTED, PAUSED, RESUMED})
+        assert endpointer.paused == (previous is PAUSED)
+
+
+@given(decisions, st.integers(0, 60))
+def test_later_speech_has_later_edges_and_no_others(given_: list[Decision], shift: int) -> None:
+    room = [(0.0, given_[0][1] if given_ else ROOM)]
+    there = run(Endpointer(CAPABILITIES), room + given_)
+    later = run(Endpointer(CAPABILITIES), room * (shift + 1) + given_)
+    assert later == [(at + shift, edge) for at, edge in there]
+
+
+@given(decisions, st.sampled_from([100, 200, 500, 1000]))
+def test_no_end_before_the_silence_is_long_enough(given_: list[Decision], silence_ms: int) -> None:
+    """Counted from the last audible speech; a lone decision of speech in a pause may be a click."""
+    endpointer = Endpointer(VadCapabilities(min_silence_ms=silence_ms))
+    last_run = run_length = 0
+    for at, (probability, level) in enumerate(given_):
+        edge = endpointer.push(probability, level)
+        run_length = run_length + 1 if probability >= 0.5 else 0
+        if run_length >= 2:
+            last_run = at
+        if edge is ENDED:
+            assert endpointer.silence_ms >= silence_ms - 1.5 * CHUNK
+            assert (at - last_run + BACKDATE_CHUNKS) * CHUNK >= silence_ms - 1.5 * CHUNK
+
+
+@given(st.lists(st.floats(0, 1), max_size=300), st.floats(-120, 0))
+def test_a_level_that_never_changes_changes_nothing(probabilities: list[float], level: float) -> None:
+    assert run(Endpointer(CAPABILITIES), [(p, level) for p in probabilities]) == edges(probabilities)
+
+
+@given(decisions, st.integers(1, 2000))
+def test_silence_that_goes_on_always_ends_the_utterance(given_: list[Decision], wait_ms: int) -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    run(endpointer, given_)
+    endpointer.wait(wait_ms)
+    run(endpointer, [(0.0, ROOM)] * 65)
+    assert not endpointer.speaking

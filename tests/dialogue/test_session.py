@@ -78,8 +78,10 @@ def test_auto_turn() -> None:
     assert stage.asr.audio[0].count(VOICE) == 15  # the start of the utterance is not lost
     record = stage.recorder.turns[0]
     assert (record.mode, record.text, record.answer) == ("auto", "hello there", "Hi! I am fine.")
-    # 50 ms of recognition, no time to think, 50 ms to the first sound
-    assert record.stages_ms()["first_frame"] == pytest.approx(100, abs=1)
+    # Recognised, answered and spoken within the silence that ended the utterance: what is left is the gap after the
+    # start, and less than a packet of rounding.
+    assert record.guess == "hit"
+    assert 24 < record.stages_ms()["first_frame"] < 60
 
 
 def test_manual_turn_waits_for_the_button() -> None:
@@ -92,7 +94,7 @@ def test_manual_turn_waits_for_the_button() -> None:
 
     stage = play(None, act)
     assert stage.link.story == REPLY
-    assert stage.asr.audio[0].count(VOICE) == 15
+    assert stage.asr.audio[-1].count(VOICE) == 15
 
 
 def test_realtime_goes_on_and_can_be_interrupted_by_voice() -> None:
@@ -143,7 +145,7 @@ def test_abort_stops_at_once_and_nothing_of_the_old_reply_follows() -> None:
     stage = play(Script(replies=[["Once upon a time. ", 10.0, "The end."]]), act)
     assert stage.link.story[-2:] == ["audio", "stop"]
     assert len(stage.link.of(TtsStop)) == 1
-    assert stage.recorder.turns[0].answer == "Once upon a time."
+    assert stage.recorder.turns[0].answer == "Once…", "what was heard of it"
     assert stage.recorder.turns[0].interrupted
 
 
@@ -158,7 +160,7 @@ def test_a_reply_that_is_cut_short_by_the_next_question_keeps_its_own_record() -
 
     stage = play(Script(replies=[["One."], ["Two."]]), act)
     records = [(r.mode, r.text, r.answer, r.interrupted) for r in stage.recorder.turns]
-    assert records == [("text", "first", "One.", True), ("text", "second", "Two.", False)]
+    assert records == [("text", "first", "", True), ("text", "second", "Two.", False)]
     assert all(r.stages_ms()["first_frame"] > 0 for r in stage.recorder.turns)
 
 
@@ -171,14 +173,19 @@ def test_history_holds_what_was_heard_and_nothing_else() -> None:
         stage.session.on_message(Listen("detect", text="second question"))
         await stage.settle()
 
-    stage = play(Script(replies=[["Heard. Never heard."], ["Fine."]]), act)
-    messages = stage.llm.requests[1].messages
-    assert [(m.role, m.content) for m in messages] == [
-        (Role.SYSTEM, "You are Mynah."),
+    stage = play(Script(replies=[["You hear this much of it. Never heard."], ["Fine."]]), act)
+    system, *messages = stage.llm.requests[1].messages
+    assert system.role is Role.SYSTEM
+    assert system.content.startswith("You are Mynah.")
+    assert [(m.role, m.content) for m in messages if m.role is not Role.SYSTEM] == [
         (Role.USER, "first question"),
-        (Role.ASSISTANT, "Heard."),
+        (Role.ASSISTANT, "You…"),
         (Role.USER, "second question"),
     ]
+    assert messages[-2].role is Role.SYSTEM, (
+        "the time is told next to the question, so that what is before it stays"
+    )
+    assert "15:04" in messages[-2].content
 
 
 def test_wake_word_is_greeted_and_the_listen_start_behind_it_does_not_cancel() -> None:
@@ -334,7 +341,7 @@ def test_tools_run_and_their_result_goes_back_to_the_model() -> None:
     assert asked == ["Rome/en/15"]
     assert [spec.name for spec in stage.llm.requests[0].tools] == ["get_weather"]
     roles = [message.role for message in stage.llm.requests[1].messages]
-    assert roles == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.TOOL]
+    assert roles == [Role.SYSTEM, Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.TOOL]
     assert "say:It is mild." in stage.link.story
 
 
@@ -373,7 +380,7 @@ def test_silence_is_ended_with_a_farewell_only_if_the_device_listens() -> None:
 
 def test_a_running_timer_keeps_the_conversation_open() -> None:
     async def act(stage: Stage) -> None:
-        stage.session._reminders.add(300, "Eggs!")
+        stage.reminders.add(300, "Eggs!")
         await stage.settle(200)
         stage.session.check_quiet(asyncio.get_running_loop().time())
         assert not stage.link.closed
@@ -493,7 +500,7 @@ def test_a_device_that_dies_in_the_middle_of_a_word_is_closed() -> None:
 
 def test_an_open_connection_gets_data_before_firmware_gives_it_up() -> None:
     async def act(stage: Stage) -> None:
-        stage.session._reminders.add(1000, "Eggs!")
+        stage.reminders.add(1000, "Eggs!")
         for _ in range(60):
             await stage.settle(5)
             stage.session.check_quiet(asyncio.get_running_loop().time())
@@ -516,7 +523,8 @@ def test_what_led_to_no_reply_does_not_stick_to_the_next_one() -> None:
 
     stage = play(None, act, greeting=False)
     assert stage.recorder.turns[0].stages_ms() == {}
-    assert [m.content for m in stage.llm.requests[0].messages[1:]] == ["Your tea is ready.", "hello"]
+    said = [m.content for m in stage.llm.requests[0].messages if m.role is not Role.SYSTEM]
+    assert said == ["Your tea is ready.", "hello"]
 
 
 def test_typed_text_is_bounded() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,11 +36,32 @@ class Echo:
         return ToolResult(str(arguments.get("say", "")), **self._result)
 
 
-def think(script: Script, *tools: Echo) -> tuple[list[Sentence | Face], Thought, ScriptedLlm]:
+class Waiting:
+    """Who is asked before tools run, and told how long they took."""
+
+    def __init__(self) -> None:
+        self.before: list[list[str]] = []
+        self.took: list[tuple[str, float]] = []
+        self.running: Callable[[], int] = lambda: 0
+
+    async def before_tools(self, calls: Sequence[ToolCall]) -> None:
+        self.before.append([call.name for call in calls])
+        await asyncio.sleep(5)
+        assert self.running() == 0, "no tool runs before it is allowed to"
+
+    def note_tool(self, name: str, seconds: float) -> None:
+        self.took.append((name, seconds))
+
+
+def think(
+    script: Script, *tools: Echo, waiting: Waiting | None = None
+) -> tuple[list[Sentence | Face], Thought, ScriptedLlm]:
     async def main() -> tuple[list[Sentence | Face], Thought, ScriptedLlm]:
-        llm = ScriptedLlm(script)
+        llm, asked = ScriptedLlm(script), waiting or Waiting()
+        asked.running = lambda: sum(tool.running for tool in tools)
         context = ToolContext("d", "en", lambda: datetime.now(UTC), None)  # type: ignore[arg-type]
-        thought = Thought(llm, Toolbox(tools).for_session() if tools else None, context)
+        offered = Toolbox(tools).for_session() if tools else None
+        thought = Thought(llm, offered, context, asked.before_tools, asked.note_tool)
         pieces = [piece async for piece in thought.stream([ChatMessage(Role.USER, "hi")], "en")]
         return pieces, thought, llm
 
@@ -57,6 +78,31 @@ def test_sentences_and_faces_in_order() -> None:
     pieces, thought, _ = think(Script(replies=[["😂 Well, ", "that is", " funny. Bye"]]))
     assert pieces == [Face("😂", "funny"), Sentence("😂 Well,"), Sentence("that is funny."), Sentence("Bye")]
     assert thought.tool_messages == []
+    assert thought.tokens == 3
+
+
+def test_tools_wait_for_leave_and_their_times_are_noted() -> None:
+    echo, waiting = Echo(), Waiting()
+    script = Script(replies=[[call(1, say="a"), call(2, fail=True)], [call(3, say="c")], ["Done."]])
+    _, thought, _ = think(script, echo, waiting=waiting)
+    assert waiting.before == [["echo", "echo"], ["echo"]]
+    assert [name for name, _ in waiting.took] == ["echo"] * 3
+    assert [seconds for _, seconds in waiting.took] == pytest.approx([1.0] * 3)
+    assert [m.content for m in thought.tool_messages if m.role is Role.TOOL][::2] == ["a", "c"]
+
+
+def test_leave_that_is_not_given_runs_no_tool() -> None:
+    echo = Echo()
+
+    class Never(Waiting):
+        async def before_tools(self, calls: Sequence[ToolCall]) -> None:
+            raise PROVIDER_DOWN
+
+    waiting = Never()
+    with pytest.raises(type(PROVIDER_DOWN)):
+        think(Script(replies=[[call(1)]]), echo, waiting=waiting)
+    assert echo.most == 0
+    assert waiting.took == []
 
 
 def test_parallel_calls_and_text_before_them() -> None:

@@ -32,10 +32,12 @@ from mynah.providers.base import (
     Transcript,
     TtsProvider,
     TtsRequest,
+    TurnDetectorProvider,
     VadProvider,
     VisionRequest,
     VllmProvider,
 )
+from tests.providers.turn import tiny_network
 from tests.standins.process import stand_in
 
 # Every registered type, with the options that let it work on this machine alone.
@@ -54,6 +56,8 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "Memory.nomem": {},
     "Intent.function_call": {},
     "Intent.nointent": {},
+    "TurnDetector.smart_turn": {},
+    "TurnDetector.fake": {"delay_ms": 5},
 }
 SENTENCES = {"en": "Good morning, how are you today?", "zh": "早上好，今天过得怎么样？"}
 
@@ -66,6 +70,13 @@ def of(kind: Kind) -> list[str]:
 def service() -> Iterator[str]:
     with stand_in("openai_server") as port:
         yield f"http://127.0.0.1:{port}/v1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give the turn detector a model file; the real one is not part of the package."""
+    path = tiny_network.write(tmp_path_factory.mktemp("turn") / "tiny.onnx")
+    ENTRIES["TurnDetector.smart_turn"]["model"] = str(path)
 
 
 def make(name: str, service: str) -> Provider[Any]:
@@ -346,3 +357,29 @@ async def test_intent_says_whether_tools_are_offered(name: str, service: str) ->
     async with started(name, service) as provider:
         assert isinstance(provider, IntentProvider)
         assert isinstance(provider.offers_tools, bool)
+
+
+# ---------------------------------------------------------------- end of turn
+
+
+@pytest.mark.parametrize("name", of(Kind.TURN_DETECTOR))
+async def test_turn_detector_judges_any_sound_and_several_at_once(name: str, service: str) -> None:
+    async with started(name, service) as provider:
+        assert isinstance(provider, TurnDetectorProvider)
+        assert 0 < provider.threshold < 1
+        sound = np.random.default_rng(2).integers(-9000, 9000, 160000).astype("<i2").tobytes()
+        for pcm in (b"", b"\0", sound[:640], sound):
+            answers = await asyncio.gather(*(provider.probability(pcm) for _ in range(3)))
+            assert all(0 <= answer <= 1 for answer in answers)
+            assert len(set(answers)) == 1
+
+
+@pytest.mark.parametrize("name", of(Kind.TURN_DETECTOR))
+async def test_turn_detector_can_be_left_in_the_middle(name: str, service: str) -> None:
+    async with started(name, service) as provider, asyncio.timeout(5):
+        task = asyncio.create_task(provider.probability(bytes(64000)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert 0 <= await provider.probability(bytes(64000)) <= 1

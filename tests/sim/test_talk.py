@@ -9,14 +9,18 @@ import threading
 import time
 import types
 import wave
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mynah.audio.pcm import write_wav
+from mynah.sim import talk
 from mynah.sim.camera import JPEG
-from mynah.sim.conversation import Dialect
+from mynah.sim.conversation import Conversation, Dialect
 from mynah.sim.talk import MAX_PHOTO_BYTES, TalkOptions, run
+from mynah.sim.timeline import TurnTimeline
 from mynah.wire.messages import ListenMode
 
 from .scripted import Connection, Script, ScriptedServer, silent, tone
@@ -64,6 +68,12 @@ def test_json_is_one_object_with_the_promised_keys(capsys: pytest.CaptureFixture
     detect = next(m for m in report["messages"] if m.get("state") == "detect")
     assert (detect["direction"], detect["type"], detect["text"]) == ("up", "listen", "hello")
     assert all(message["at_ms"] >= 0 for message in report["messages"])
+    assert report["timeline"] == report["turns"][0]["timeline"]
+    assert [span["name"] for span in report["timeline"]][:2] == ["stt", "tts_start"]
+    spans = {span["name"]: (span["start_ms"], span["end_ms"]) for span in report["timeline"]}
+    assert set(spans) == {"stt", "tts_start", "first_audio", "reply", "packets", "sentence 1"}
+    assert spans["first_audio"][1] == report["first_audio_ms"]
+    assert spans["sentence 1"][1] - spans["sentence 1"][0] >= 240
 
 
 def test_a_spoken_turn_is_shown_and_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +140,62 @@ def test_faults_and_failures_are_shown(capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert "unreadable_messages" in out
     assert err == "no answer came within 0.2 s\n"
+
+
+def shown(picture: Path) -> list[str]:
+    return [element.text or "" for element in ET.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.mark.parametrize(
+    ("mode", "heading"),
+    [(ListenMode.MANUAL, "button released → first audio: "), (ListenMode.AUTO, "text sent → first audio: ")],
+)
+def test_the_waterfall(
+    mode: ListenMode, heading: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question, picture = tmp_path / "question.wav", tmp_path / "turn.SVG"
+    write_wav(question, tone(0.3) + bytes(16000) + tone(0.3), 16000)
+    spoken = mode is ListenMode.MANUAL
+    said = {"wav": (question,)} if spoken else {"text": ("hello", "a < b"), "text_only": True}
+    with ScriptedServer(echo).in_thread() as server:
+        assert run(TalkOptions(url=server.ws_url, mode=mode, waterfall=picture, **said)) == 0  # type: ignore[arg-type]
+    assert f"saved {picture}" in capsys.readouterr().out
+    words = shown(picture)
+    assert len([word for word in words if word.startswith(heading) and word.endswith(" ms")]) == 2 - spoken
+    assert any(word.startswith("longest pause ") for word in words) is spoken
+    assert ("user's speech" in words[:-10]) is spoken  # the last ten are the legend
+    assert ("You said a < b." in words) is not spoken
+
+
+def test_the_waterfall_of_a_turn_without_an_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "turn.svg"
+    with ScriptedServer(silent).in_thread() as server:
+        options = TalkOptions(url=server.ws_url, text=("x",), text_only=True, timeout=0.2, waterfall=picture)
+        assert run(options) == 1
+    assert capsys.readouterr().err == "no answer came within 0.2 s\n"
+    assert "no answer came within 0.2 s" in shown(picture)
+
+
+def test_ctrl_c_still_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A conversation with a real microphone ends in no other way."""
+    talked = Conversation(timelines=[TurnTimeline(said="hello")])
+    for name, problem in (("turn.svg", ""), (".", f"cannot write {tmp_path}: Is a directory\n")):
+        options = TalkOptions(mic=True, waterfall=tmp_path / name)
+        assert talk._interrupted(options, talked, Console(quiet=True)) == 130
+        assert capsys.readouterr().err == problem
+    assert "said: hello" in shown(tmp_path / "turn.svg")
+
+
+def test_a_server_that_hangs_up_before_anything_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    async def hang_up(connection: Connection) -> None:
+        await connection.hello()
+        await connection.until("listen", state="start")
+
+    with ScriptedServer(hang_up).in_thread() as server:
+        assert run(TalkOptions(url=server.ws_url, text=("x",), timeout=1)) == 1
+    assert capsys.readouterr().err == "the server closed the connection before its answer was complete\n"
 
 
 def free_port() -> int:
@@ -263,6 +329,8 @@ def test_failures_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
         (TalkOptions(text=("x",), timeout=float("nan")), "--timeout nan makes no sense"),
         (TalkOptions(text=("x",), timeout=float("inf")), "--timeout inf makes no sense"),
         (TalkOptions(text=("x",), save=Path("/no/such/reply.wav")), "cannot write /no/such/reply.wav"),
+        (TalkOptions(text=("x",), waterfall=Path("/no/such/turn.svg")), "cannot write /no/such/turn.svg"),
+        (TalkOptions(text=("x",), waterfall=Path("turn.png")), "so the name ends in .svg"),
         (TalkOptions(wav=(Path(__file__),)), "as audio"),
         (TalkOptions(text=("x",), transport="mqtt"), "the transport mqtt is not available"),
         (TalkOptions(text=("x",), ota="http://x/", url="ws://x/"), "either --ota or --url"),

@@ -5,8 +5,8 @@ worker takes from all listed streams, decodes, runs the voice detector over all 
 results back in one call. A hop between threads costs as much as decoding a packet, so it is paid per batch, not
 per packet: a lone session gets its packets at once, many sessions share a batch every `interval_s`.
 
-Nobody can hurt the others by sending much: a stream may not bring more audio than its credit allows
-(`mynah.audio.credit`), and takes no more of a batch than its share (`SHARE_MS`).
+Nobody can hurt the others by sending much: what may wait is bounded (`mynah.audio.ingest_stream`), and a stream takes
+no more of a batch than its share (`SHARE_MS`).
 """
 
 from __future__ import annotations
@@ -17,38 +17,43 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mynah.audio.credit import MAX_DEBT_S, opus_cost_s, pcm_cost_s
+from mynah.audio.echo import EchoControl
+from mynah.audio.ingest_stream import (
+    ITEM_BYTES,
+    MAX_PENDING_PER_STREAM,
+    PCM_RATES,
+    Decision,
+    Flush,
+    IngestSink,
+    IngestStream,
+    Pcm,
+    Stamped,
+)
 from mynah.audio.opus import OpusDecoder
 from mynah.audio.pcm import StreamResampler
 from mynah.errors import AudioError, MynahError
 
+__all__ = [
+    "MAX_PENDING_PER_STREAM",
+    "PCM_RATES",
+    "SAMPLE_RATE",
+    "SHARE_MS",
+    "Decision",
+    "Ingest",
+    "IngestSink",
+    "IngestStats",
+    "IngestStream",
+    "VadEngine",
+]
+
 SAMPLE_RATE: Final = 16000
 """Rate in Hz of everything that leaves this module; packets of any Opus rate are decoded to it."""
-PCM_RATES: Final = (8000, 48000)
-"""Lowest and highest rate in Hz of PCM that is taken: telephones and browsers."""
-
-MAX_PENDING_PER_STREAM: Final = 300
-"""Packets of one stream that may wait for the worker: the 6 s of a full credit in packets of 20 ms.
-
-Policy: the newest packet is dropped and counted. What is queued stays in one piece for the decoder and the
-recogniser, the hole is at one place, and nothing has to be searched for in a queue."""
-
-MAX_PENDING_BYTES_PER_STREAM: Final = 600_000
-"""Memory of one stream's packets that wait: the 6 s of a full credit as 48 kHz PCM. Opus needs a tenth of it; only
-packets stuffed with something else meet this bound. Policy: as above."""
-
-MAX_PENDING_BYTES: Final = 64_000_000
-"""Memory of all streams' packets that wait. It has room for some 300 000 packets of speech, which keep the worker busy
-for 20 s: whatever comes on top of that would be too late for a conversation. Policy: as above."""
-
-_ITEM_BYTES: Final = 64
-"""What a packet takes besides its content: the object's head and its place in the queue."""
 
 SHARE_MS: Final = 240
 """Audio in ms that one stream may put into a batch; the rest goes to the next one, which then follows at once. Somebody
@@ -56,9 +61,6 @@ who speaks brings 60 ms at a time."""
 
 _SILENT_POWER: Final = 1e-12
 """Added before a logarithm is taken: -120 dB, far below one step of 16 bits."""
-
-_PCM_PIECE_MS: Final = 100
-"""Longest piece in which PCM is queued, so that shares are kept."""
 
 _IDLE_DECODERS: Final = 64
 """Decoders kept for the next stream, 18 KB each; a surplus one is dropped."""
@@ -87,25 +89,6 @@ class VadEngine(Protocol):
         """
 
 
-class Decision(NamedTuple):
-    """What is known of one chunk of audio."""
-
-    probability: float
-    """That it is speech, 0…1, as the voice detector says."""
-    level_db: float
-    """RMS level in dB of full scale; -120 for digital silence."""
-
-
-class IngestSink(Protocol):
-    """Who receives decoded audio; called on the event loop."""
-
-    def on_pcm(self, pcm: bytes, decisions: tuple[Decision, ...]) -> None:
-        """Next stretch of 16 kHz s16le PCM and the decisions about the chunks that completed in it, in order."""
-
-    def on_flushed(self, token: Any) -> None:
-        """All audio pushed before `IngestStream.flush(token)` has been delivered."""
-
-
 class IngestStats(msgspec.Struct):
     """Counters since the start. Each has one writing thread; readers may be a batch behind."""
 
@@ -120,127 +103,12 @@ class IngestStats(msgspec.Struct):
     """Calls in which the engine raised a MynahError. Audio without decisions is delivered all the same."""
 
 
-class _Pcm:
-    """A piece of PCM in a queue."""
-
-    __slots__ = ("data", "rate")
-
-    def __init__(self, data: bytes, rate: int) -> None:
-        self.data, self.rate = data, rate
-
-
-class _Flush:
-    """A flush in a queue."""
-
-    __slots__ = ("token",)
-
-    def __init__(self, token: Any) -> None:
-        self.token = token
-
-
-Segment = tuple["IngestStream", bytes, _Flush | None]
+Segment = tuple["IngestStream", bytes, Flush | None]
 """A stretch of a stream's audio, then perhaps a flush."""
-Delivery = tuple["IngestStream", bytes, tuple[Decision, ...], _Flush | None]
+Delivery = tuple["IngestStream", bytes, tuple[Decision, ...], Flush | None]
 """A segment with its decisions."""
 Chunk = tuple[int, "IngestStream", bytes]
 """Audio for one decision: index of its segment, stream, samples."""
-
-
-class IngestStream:
-    """One device's audio while it listens. Made by `Ingest.open`; all calls from the event loop, none blocks.
-
-    Opus and PCM may follow each other, the later kind goes on where the other ended.
-    """
-
-    def __init__(self, ingest: Ingest, sink: IngestSink) -> None:
-        self._ingest, self._sink = ingest, sink
-        self._queue: deque[bytes | _Pcm | _Flush] = deque()  # append and popleft are atomic
-        self._listed = False  # in the ring; set by the loop, cleared by the worker
-        # Written by the loop only.
-        self._closed = False
-        self._settled_at = 0.0  # when the credit will be whole again, on the loop's clock
-        self._bytes_in = 0
-        self._pcm_rate = 0  # of the piece before; 0 after Opus
-        self._half = b""  # of a sample whose second byte is still to come
-        # From here on the worker's own.
-        self._bytes_out = 0
-        self._slot = -1
-        self._decoder: OpusDecoder | None = None
-        self._resampler: StreamResampler | None = None  # while the stream brings PCM
-        self._rest = b""  # less than a chunk, waiting for the next packet
-
-    @property
-    def pending(self) -> int:
-        """Packets, pieces of PCM and flushes that the worker has not taken yet."""
-        return len(self._queue)
-
-    def push(self, packet: bytes) -> None:
-        """Queue one Opus packet. Dropped when there is no credit or too much is pending, ignored when closed."""
-        if self._closed:
-            return
-        self._pcm_rate = 0
-        self._put(packet, len(packet), opus_cost_s(packet))
-
-    def push_pcm(self, pcm: bytes, sample_rate: int) -> None:
-        """Queue s16le mono PCM of ``sample_rate`` Hz; the worker resamples it. Bounds as for `push`.
-
-        Calls may cut the audio anywhere, even within a sample. One call cannot bring more than a full credit: once a
-        piece is dropped, so is the rest of the call. Raises AudioError for a rate outside `PCM_RATES`.
-        """
-        if not PCM_RATES[0] <= sample_rate <= PCM_RATES[1]:
-            raise AudioError(f"PCM may have {PCM_RATES[0]} to {PCM_RATES[1]} Hz, not {sample_rate}")
-        if self._closed:
-            return
-        if sample_rate != self._pcm_rate:
-            self._pcm_rate, self._half = sample_rate, b""
-        data = self._half + pcm if self._half else pcm
-        end = len(data) & ~1
-        self._half = data[end:]
-        step = sample_rate * _PCM_PIECE_MS // 1000 * 2
-        for at in range(0, end, step):
-            piece = data[at : min(at + step, end)]
-            cost_s = pcm_cost_s(len(piece), sample_rate)
-            if not self._put(_Pcm(piece, sample_rate), len(piece), cost_s):
-                self._ingest.stats.dropped_packets += (end - at - 1) // step
-                return
-
-    def flush(self, token: Any) -> None:
-        """Ask for `IngestSink.on_flushed` after all audio pushed so far; the worker starts at once.
-
-        There is no bound: a recording is flushed once, when it ends.
-        """
-        if not self._closed:
-            self._queue.append(_Flush(token))
-            self._ingest._urgent.set()  # first: when the worker sees the work, it sees that it is urgent
-            self._ingest._list(self)
-
-    def close(self) -> None:
-        """No more audio; the sink gets nothing any more. Safe more than once."""
-        if not self._closed:
-            self._closed = True
-            self._ingest._list(self)
-
-    def _put(self, item: bytes | _Pcm, size: int, cost_s: float) -> bool:
-        """Queue the item and pay for it, if the bounds allow."""
-        ingest = self._ingest
-        now = ingest._now()
-        settled_at = max(self._settled_at, now) + cost_s
-        size += _ITEM_BYTES
-        if (
-            settled_at - now > MAX_DEBT_S
-            or len(self._queue) >= MAX_PENDING_PER_STREAM
-            or self._bytes_in - self._bytes_out + size > MAX_PENDING_BYTES_PER_STREAM
-            or ingest._bytes_in - ingest._bytes_out + size > MAX_PENDING_BYTES
-        ):
-            ingest.stats.dropped_packets += 1
-            return False
-        self._settled_at = settled_at
-        self._bytes_in += size
-        ingest._bytes_in += size
-        self._queue.append(item)
-        if not self._listed:
-            ingest._list(self)
-        return True
 
 
 class Ingest:
@@ -290,9 +158,12 @@ class Ingest:
         if self.failed is not None and not self.failed.done():
             self.failed.cancel()
 
-    def open(self, sink: IngestSink) -> IngestStream:
-        """Begin a stream. It owns a codec and a VAD slot from its first packet until it is closed."""
-        return IngestStream(self, sink)
+    def open(self, sink: IngestSink, echo: EchoControl | None = None) -> IngestStream:
+        """Begin a stream. It owns a codec and a VAD slot from its first packet until it is closed.
+
+        ``echo`` takes the device's own voice out of its Opus packets; it outlives the stream.
+        """
+        return IngestStream(self, sink, echo)
 
     # ------------------------------------------------------------ on the event loop
 
@@ -389,13 +260,13 @@ class Ingest:
         room = SHARE_MS * SAMPLE_RATE // 1000 * 2
         for _ in range(len(stream._queue)):
             item = stream._queue.popleft()
-            if isinstance(item, _Flush):
+            if isinstance(item, Flush):
                 parts.append(self._end_pcm(stream))
                 yield stream, b"".join(parts), item
                 parts = []
                 continue
             self._account(stream, item)
-            pcm = self._decode(stream, item) if isinstance(item, bytes) else self._resample(stream, item)
+            pcm = self._audio(stream, item)
             parts.append(pcm)
             room -= len(pcm)
             if room <= 0:
@@ -403,12 +274,21 @@ class Ingest:
         if pcm := b"".join(parts):
             yield stream, pcm, None
 
-    def _account(self, stream: IngestStream, item: bytes | _Pcm) -> None:
-        size = len(item if isinstance(item, bytes) else item.data) + _ITEM_BYTES
+    def _audio(self, stream: IngestStream, item: bytes | Stamped | Pcm) -> bytes:
+        if isinstance(item, bytes):
+            return self._decode(stream, item)
+        if isinstance(item, Pcm):
+            return self._resample(stream, item)
+        pcm = self._decode(stream, item.packet)
+        return stream._echo.process(stream, pcm, item.stamp) if stream._echo is not None else pcm
+
+    def _account(self, stream: IngestStream, item: bytes | Stamped | Pcm) -> None:
+        content = item if isinstance(item, bytes) else item.data if isinstance(item, Pcm) else item.packet
+        size = len(content) + ITEM_BYTES
         stream._bytes_out += size
         self._bytes_out += size
 
-    def _resample(self, stream: IngestStream, piece: _Pcm) -> bytes:
+    def _resample(self, stream: IngestStream, piece: Pcm) -> bytes:
         tail = b""
         if stream._resampler is None or stream._resampler.rate_in != piece.rate:
             tail = self._end_pcm(stream)
@@ -481,12 +361,14 @@ class Ingest:
 
     def _empty(self, stream: IngestStream) -> None:
         while stream._queue:
-            if not isinstance(item := stream._queue.popleft(), _Flush):
+            if not isinstance(item := stream._queue.popleft(), Flush):
                 self._account(stream, item)
 
     def _retire(self, stream: IngestStream) -> None:
         self._empty(stream)
         stream._resampler = None
+        if stream._echo is not None:
+            stream._echo.leave(stream)
         if stream._slot >= 0:
             self._engine.close(stream._slot)
             stream._slot = -1

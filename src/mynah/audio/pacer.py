@@ -213,10 +213,15 @@ class Playback:
         self._paused = True
         self._wake_at = None
 
-    def resume(self) -> None:
-        """Go on with exactly the frame that `pause` held back."""
+    def resume(self, not_before: float | None = None) -> None:
+        """Go on with exactly the frame that `pause` held back.
+
+        ``not_before`` is the earliest moment for the first frame of a playback that was paused before it began.
+        """
         if self._paused:
             self._paused = False
+            if self._base is None and not_before is not None:
+                self._not_before = not_before
             self._note_input()
             self._plan()
 

@@ -155,6 +155,10 @@ class Server(Section):
         "device shows six digits and stays outside until they are typed in the server's terminal (`bind CODE`)",
         default="open",
     )
+    announce_token: SecretText = setting(
+        "token of `POST /api/say`, which makes devices speak; at least 16 characters. Empty: there is no such call",
+        default=SecretStr(""),
+    )
     firmware_dir: str = setting(
         "folder of the firmware images offered to devices; empty: `firmware` in the data directory",
         default="",

@@ -8,8 +8,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TextIO
 
+from mynah.dialogue.outbox import MAX_WAIT_S, MAX_WORDS_CHARS, Delivery
 from mynah.net.devices import Devices
 from mynah.security.binding import BindingError, Bindings
 from mynah.security.tokens import normal_device_id
@@ -19,7 +21,9 @@ status                 how many devices are connected and what they are doing
 devices                every connected device, and every one that is bound
 bind CODE [NAME]       let in the device that shows this code
 unbind DEVICE_ID       let a device in no more until it is bound again
-say DEVICE_ID TEXT     make a device speak
+say DEVICE_ID TEXT     make a device speak; with --wait SECONDS in front of the text also when it connects later
+outbox                 messages that wait for devices
+reminders [DEVICE_ID]  timers and reminders that are running, or that wait for their device
 alert DEVICE_ID TEXT   show a message on a device, with a vibration
 reboot DEVICE_ID       have a device start anew
 disconnect DEVICE_ID   end a conversation; the device may come back
@@ -29,7 +33,10 @@ help                   this list"""
 NOT_NEEDED = "every device may connect, there is nothing to bind (server.binding is open)"
 NO_TEXT = "that line is not text in the encoding of this terminal, and was not carried out"
 MAX_LISTED = 50
-"""Devices printed at most; a terminal shows no more at once."""
+"""Lines of a list printed at most; a terminal shows no more at once."""
+MAX_SHOWN_CHARS = 60
+"""Of a message in a list, so that it stays on one line."""
+SAY_USAGE = f"usage: say DEVICE_ID [--wait SECONDS] TEXT, with up to {MAX_WAIT_S:.0f} s to wait"
 
 
 def _in_background(source: TextIO) -> bool:
@@ -89,7 +96,9 @@ class Terminal:
             "devices": self._list,
             "bind": self._bind,
             "unbind": self._unbind,
-            "say": lambda rest: self._tell("say", self._devices.say, rest),
+            "say": self._say,
+            "outbox": self._outbox,
+            "reminders": self._reminders,
             "alert": lambda rest: self._tell("alert", self._devices.alert, rest),
             "reboot": lambda rest: self._order("reboot", self._devices.reboot, rest),
             "disconnect": lambda rest: self._order("disconnect", self._devices.disconnect, rest),
@@ -121,10 +130,7 @@ class Terminal:
             for key, name in names.items()
             if key not in connected
         ]
-        more = len(rows) - MAX_LISTED
-        shown = rows[:MAX_LISTED] or ["no device is connected"]
-        if more > 0:
-            shown.append(f"… and {more} more")
+        shown = _listed(rows) or ["no device is connected"]
         waiting = self._bindings.pending if self._bindings is not None else 0
         if waiting:
             shown.append(f"waiting for `bind CODE`: {waiting}")
@@ -141,6 +147,8 @@ class Terminal:
         except BindingError as error:
             return str(error)
         # Whoever is connected under this id is what it was before its flash was erased, or has only the same id.
+        # What was kept for it belongs to whoever had it then.
+        self._devices.forget(device.device_id)
         self._devices.disconnect(device.device_id)
         return (
             f"{device.device_id} is bound{f' as {device.name}' if device.name else ''} and comes in by itself"
@@ -155,8 +163,51 @@ class Terminal:
             device = self._bindings.unbind(rest)
         except BindingError as error:
             return str(error)
+        self._devices.forget(device.device_id)
         ended = ", its conversation ends" if self._devices.disconnect(device.device_id) else ""
         return f"{device.device_id} is no longer bound{ended}"
+
+    def _say(self, rest: str) -> str:
+        device_id, _, words = rest.strip().partition(" ")
+        wait_s = 0.0
+        if words.split(" ", 1)[0] == "--wait":
+            _, _, words = words.partition(" ")
+            wait, _, words = words.strip().partition(" ")
+            if not (wait.isdecimal() and 0 < int(wait) <= MAX_WAIT_S):
+                return SAY_USAGE
+            wait_s = float(wait)
+        words = words.strip()
+        if not words:
+            return SAY_USAGE
+        if len(words) > MAX_WORDS_CHARS:
+            return f"that is {len(words)} characters, and at most {MAX_WORDS_CHARS} are spoken"
+        device_id = normal_device_id(device_id)
+        match self._devices.announce(device_id, words, wait_s).state:
+            case Delivery.SPOKEN | Delivery.QUEUED:
+                return "ok"
+            case Delivery.WAITING:
+                return f"{device_id} is not connected; it is told if it connects within {wait_s:.0f} s"
+            case Delivery.UNDELIVERED if wait_s or self._devices.find(device_id) is not None:
+                return f"too much waits for {device_id} already, this was dropped"
+            case _:
+                return _absent(device_id)
+
+    def _outbox(self, _rest: str) -> str:
+        now = asyncio.get_running_loop().time()
+        rows = [
+            f"{message.device_id:<20} {_time_left(message.deadline - now)} left  {_one_line(message.words)}"
+            for message in self._devices.outbox
+        ]
+        return "\n".join(_listed(rows) or ["no message waits"])
+
+    def _reminders(self, rest: str) -> str:
+        wanted = normal_device_id(rest)
+        rows = [
+            f"{device_id:<20} {_due(reminder.due_in_s)}  {_one_line(reminder.text)}"
+            for device_id, reminder in self._devices.agenda
+            if wanted in ("", device_id)
+        ]
+        return "\n".join(_listed(rows) or ["no timer or reminder is running"])
 
     @staticmethod
     def _tell(command: str, tell: Callable[[str, str], bool], rest: str) -> str:
@@ -175,3 +226,21 @@ class Terminal:
 
 def _absent(device_id: str) -> str:
     return f"{device_id} is not connected; `devices` lists who is"
+
+
+def _listed(rows: list[str]) -> list[str]:
+    more = len(rows) - MAX_LISTED
+    return rows[:MAX_LISTED] + ([f"… and {more} more"] if more > 0 else [])
+
+
+def _one_line(words: str) -> str:
+    shown = " ".join(words.split())
+    return shown if len(shown) <= MAX_SHOWN_CHARS else shown[: MAX_SHOWN_CHARS - 1] + "…"
+
+
+def _due(left_s: float) -> str:
+    return f"in {_time_left(left_s)}" if left_s else "was due, not heard yet"
+
+
+def _time_left(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

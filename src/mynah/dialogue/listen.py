@@ -1,7 +1,8 @@
-"""One recording of one device: audio in, "speech started", "speech ended" and a transcript out.
+"""The open microphone of one device: audio in, the edges of speech and transcripts out.
 
 An ear exists while the device listens and holds everything that listening costs: a decoder and VAD slot in the ingest,
-a recogniser stream, half a second of audio. An idle device has none.
+a recogniser stream, half a second of audio. An idle device has none. One recording may hold several utterances: a user
+who goes on after we thought he was done, or interrupts a reply, is heard by the same ear.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections import deque
 from typing import Any, Protocol
 
+from mynah.audio.echo import EchoControl
 from mynah.audio.ingest import Decision, Ingest, IngestStream
 from mynah.dialogue.endpointing import Edge, Endpointer
 from mynah.providers.base import AsrProvider, AsrRequest, AsrStream, Transcript, VadCapabilities
@@ -21,10 +23,10 @@ PREROLL_BYTES = 500 * SAMPLE_BYTES_PER_MS
 MAX_UTTERANCE_BYTES = 60_000 * SAMPLE_BYTES_PER_MS
 """A minute: nobody gives a longer command, and recognisers buffer all of it. Overflow policy: the rest is ignored and,
 where we decide about the end, the utterance ends."""
-MIN_MANUAL_BYTES = 200 * SAMPLE_BYTES_PER_MS
+MIN_UTTERANCE_BYTES = 200 * SAMPLE_BYTES_PER_MS
 """A button press shorter than this is a slip."""
-BARGE_IN_SPEECH_MS = 320.0
-"""Speech it takes to interrupt a reply: longer than a cough, shorter than "no, stop"."""
+TAIL_BYTES = 8_000 * SAMPLE_BYTES_PER_MS
+"""What models that judge by the sound look at."""
 QUIET_SPEECH = 0.2
 """A recording whose VAD probability never reached this holds no voice; recognisers invent words for such audio."""
 
@@ -35,29 +37,58 @@ class EarListener(Protocol):
     def on_speech_started(self) -> None:
         """Voice activity began."""
 
+    def on_speech_paused(self) -> None:
+        """A short silence: perhaps the utterance is over."""
+
+    def on_speech_resumed(self) -> None:
+        """It was not."""
+
     def on_speech_ended(self) -> None:
         """The utterance is over (auto and realtime mode only)."""
+
+
+class Recording:
+    """One utterance on its way through the recogniser."""
+
+    __slots__ = ("_size", "_stream", "voiced")
+
+    def __init__(self, stream: AsrStream | None, size: int, voiced: bool) -> None:
+        self._stream = stream
+        self._size = size
+        self.voiced = voiced
+        """Whether there was a voice at all."""
+
+    async def finish(self) -> Transcript:
+        """Return its text; call once. Raises ProviderError."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return Transcript("")
+        if not self.voiced or self._size < MIN_UTTERANCE_BYTES:
+            stream.cancel()
+            return Transcript("")
+        try:
+            return await stream.finish()
+        except BaseException:
+            stream.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Drop it; safe to call at any time."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.cancel()
 
 
 class Ear:
     """The open microphone of one device. Implements `mynah.audio.ingest.IngestSink`."""
 
+    # fmt: off
     __slots__ = (
-        "_asr",
-        "_asr_stream",
-        "_bytes",
-        "_capabilities",
-        "_ended",
-        "_endpointer",
-        "_finishing",
-        "_flushed",
-        "_listener",
-        "_manual",
-        "_preroll",
-        "_preroll_bytes",
-        "_request",
-        "_stream",
+        "_asr", "_asr_stream", "_bytes", "_capabilities", "_ended", "_endpointer", "_finishing", "_flushed",
+        "_listener", "_manual", "_min_silence", "_min_speech", "_preroll", "_preroll_bytes", "_request", "_stream",
+        "_tail", "_tail_bytes",
     )
+    # fmt: on
 
     def __init__(
         self,
@@ -68,65 +99,116 @@ class Ear:
         listener: EarListener,
         *,
         manual: bool,
-        interrupting: bool = False,
+        echo: EchoControl | None = None,
+        keep_tail: bool = False,
     ) -> None:
+        """``echo`` takes the device's own voice out; ``keep_tail`` keeps the end of the utterance for `tail`."""
         self._asr = asr
         self._request = request
         self._listener = listener
         self._manual = manual
         self._capabilities = capabilities
-        self._endpointer = Endpointer(
-            capabilities, min_speech_ms=BARGE_IN_SPEECH_MS if interrupting else None
-        )
+        self._min_speech: float = capabilities.min_speech_ms
+        self._min_silence: float = capabilities.min_silence_ms
+        self._endpointer = Endpointer(capabilities)
         self._asr_stream: AsrStream | None = None
         self._preroll: deque[bytes] = deque()
         self._preroll_bytes = 0
+        self._tail: deque[bytes] | None = deque() if keep_tail else None
+        self._tail_bytes = 0
         self._bytes = 0
         self._flushed: asyncio.Future[None] | None = None
         self._ended = False
         self._finishing = False
-        self._stream: IngestStream | None = ingest.open(self)
+        self._stream: IngestStream | None = ingest.open(self, echo)
 
     @property
     def hearing(self) -> bool:
         """Whether an utterance is in progress."""
         return self._endpointer.speaking
 
-    def relax(self) -> None:
-        """The reply is over: ordinary speech is enough to start an utterance again."""
-        self._endpointer.require_speech(self._capabilities.min_speech_ms)
+    @property
+    def voiced_ms(self) -> float:
+        """Speech in the utterance so far, in ms."""
+        return self._endpointer.voiced_ms
 
-    def push(self, packet: bytes) -> None:
-        """Take one Opus packet; O(1), decoding happens elsewhere."""
+    @property
+    def silence_ms(self) -> float:
+        """Silence since the last sound of speech, in ms of audio."""
+        return self._endpointer.silence_ms
+
+    @property
+    def pause_ms(self) -> float:
+        """Length of the last pause: within the utterance, or before it began."""
+        return self._endpointer.pause_ms
+
+    def require_speech(self, ms: float | None = None) -> None:
+        """Take only speech of so many ms for the beginning of an utterance; None: what the detector asks for."""
+        self._min_speech = self._capabilities.min_speech_ms if ms is None else ms
+        self._endpointer.require_speech(self._min_speech)
+
+    def require_silence(self, ms: float) -> None:
+        """End utterances after so much silence."""
+        self._min_silence = ms
+        self._endpointer.require_silence(ms)
+
+    def wait(self, ms: float) -> None:
+        """End the present utterance after so much silence, unless speech resumes."""
+        self._endpointer.wait(ms)
+
+    def push(self, packet: bytes, stamp: int = 0) -> None:
+        """Take one Opus packet; O(1), decoding happens elsewhere. ``stamp``: see `Session.on_audio`."""
         if self._stream is not None:
-            self._stream.push(packet)
+            self._stream.push(packet, stamp)
 
     def push_pcm(self, pcm: bytes, sample_rate: int) -> None:
         """Take s16le mono PCM of 8000 to 48000 Hz, cut anywhere. Raises AudioError for another rate."""
         if self._stream is not None:
             self._stream.push_pcm(pcm, sample_rate)
 
-    async def finish(self) -> tuple[Transcript, bool]:
-        """End the recording and return its text, and whether there was a voice at all. Raises ProviderError."""
+    @property
+    def utterance(self) -> AsrStream | None:
+        """The recogniser's side of the utterance in progress."""
+        return self._asr_stream
+
+    async def interim(self) -> Transcript:
+        """Return the text of the utterance so far, which goes on. Raises ProviderError."""
+        stream = self._asr_stream
+        return await stream.interim() if stream is not None else Transcript("")
+
+    def take(self) -> Recording:
+        """Hand over the utterance that has come to its end, and listen for the next one."""
+        stream, self._asr_stream = self._asr_stream, None
+        if self._tail is not None:
+            self._tail.clear()
+            self._tail_bytes = 0
+        recording = Recording(stream, self._bytes, self._endpointer.peak >= QUIET_SPEECH)
+        self._bytes = 0
+        self._ended = False
+        self._endpointer.peak = 0.0
+        if self._endpointer.speaking:  # cut off in its midst
+            self._listen_anew()
+        return recording
+
+    def forget(self) -> None:
+        """Drop the utterance in progress: it was none. What comes next may be one."""
+        self.take().cancel()
+
+    def tail(self) -> bytes:
+        """Return the last `TAIL_BYTES` of the utterance, s16le mono 16 kHz; empty without ``keep_tail``."""
+        return b"".join(self._tail or ())[-TAIL_BYTES:]
+
+    async def close_after_flush(self) -> Recording:
+        """Wait for the audio that is still on its way, close, and hand over the utterance."""
         self._finishing = True
         if self._stream is not None and not self._ended:
             # The device ended the recording: the packets that came just before that are still in the ring.
             self._flushed = asyncio.get_running_loop().create_future()
             self._stream.flush(self._flushed)
             await self._flushed
+        recording = self.take()
         self._close_stream()
-        voiced = self._endpointer.peak >= QUIET_SPEECH
-        stream, self._asr_stream = self._asr_stream, None
-        if stream is None:
-            return Transcript(""), voiced
-        if not voiced or self._bytes < MIN_MANUAL_BYTES:
-            stream.cancel()
-            return Transcript(""), voiced
-        try:
-            return await stream.finish(), voiced
-        except BaseException:
-            stream.cancel()
-            raise
+        return recording
 
     def close(self) -> None:
         """Give everything back; safe to call twice."""
@@ -153,15 +235,9 @@ class Ear:
         else:
             self._remember(pcm)
         for decision in decisions:
-            edge = self._endpointer.push(decision.probability)
-            if edge is Edge.STARTED:
-                self._ended = False
-                self._start_utterance()
-                if not self._finishing:
-                    self._listener.on_speech_started()
-            elif edge is Edge.ENDED and not self._manual:
-                self._end()
-                return
+            edge = self._endpointer.push(decision.probability, decision.level_db)
+            if edge is not None:
+                self._on_edge(edge)
 
     def on_flushed(self, token: Any) -> None:
         """All audio that was pushed before the flush has arrived."""
@@ -169,6 +245,29 @@ class Ear:
             token.set_result(None)
 
     # -- pieces
+
+    def _listen_anew(self) -> None:
+        self._endpointer = Endpointer(self._capabilities)
+        self._endpointer.require_speech(self._min_speech)
+        self._endpointer.require_silence(self._min_silence)
+
+    def _on_edge(self, edge: Edge) -> None:
+        match edge:
+            case Edge.STARTED:
+                self._ended = False
+                self._start_utterance()
+                if self._finishing:
+                    self._listener.on_speech_resumed()  # after a long pause with the button held
+                else:
+                    self._listener.on_speech_started()
+            case Edge.PAUSED if not self._finishing:
+                self._listener.on_speech_paused()
+            case Edge.RESUMED:  # also in the last packets of a recording: what was guessed from less is void
+                self._listener.on_speech_resumed()
+            case Edge.ENDED if not self._manual:
+                self._end()
+            case _:
+                pass
 
     def _start_utterance(self) -> None:
         if self._asr_stream is not None:
@@ -186,8 +285,16 @@ class Ear:
             return
         self._asr_stream.feed(pcm if len(pcm) <= room else pcm[:room])
         self._bytes += len(pcm)
+        if self._tail is not None:
+            self._keep(self._tail, pcm)
         if len(pcm) >= room and not self._manual:
             self._end()
+
+    def _keep(self, tail: deque[bytes], pcm: bytes) -> None:
+        tail.append(pcm)
+        self._tail_bytes += len(pcm)
+        while self._tail_bytes - len(tail[0]) >= TAIL_BYTES:
+            self._tail_bytes -= len(tail.popleft())
 
     def _end(self) -> None:
         self._ended = True

@@ -20,6 +20,16 @@ class TurnRecord(msgspec.Struct):
     error: str = ""
     """Code of the error that ended the turn."""
     tts_failures: int = 0
+    parts: int = 1
+    """Parts of the utterance: more than one when the user went on after it seemed to be over."""
+    guess: str = ""
+    """``hit`` when the answer had been prepared at a pause, ``miss`` when another one had; else empty."""
+    cut_in: bool = False
+    """The user stopped the reply so soon that he was probably not done with what it answers."""
+    false_alarms: int = 0
+    """How often the reply was held for a voice that was nothing."""
+    silent: bool = False
+    """The turn ended without a sound or a word: a bug, or a model that says nothing."""
     wake_ms: int = 0
     """Audio of the wake word that the device sent along, in ms."""
     speech_end: float = 0.0

@@ -8,31 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from loguru import logger
 
-from mynah.dialogue import emotion, turn
+from mynah.audio.echo import EchoControl
+from mynah.dialogue import commands, events, turn
+from mynah.dialogue.alerts import Alerts
 from mynah.dialogue.device_tools import DeviceTools
-from mynah.dialogue.history import History
-from mynah.dialogue.listen import Ear
+from mynah.dialogue.hearing import Hearing
+from mynah.dialogue.interruption import Judgement
 from mynah.dialogue.record import TurnRecord
-from mynah.dialogue.reminders import SessionReminders
-from mynah.dialogue.reply import Reply
+from mynah.dialogue.replying import Replying
 from mynah.dialogue.services import Link, Services, VisionAccess
-from mynah.dialogue.speak import Spoken
-from mynah.dialogue.think import Face, Sentence, Thought
+from mynah.dialogue.talker import Talker
 from mynah.dialogue.wake_audio import WakeAudio
-from mynah.errors import MynahError
-from mynah.providers.base import (
-    AsrRequest,
-    ChatMessage,
-    Role,
-)
+from mynah.errors import MynahError, innermost
 from mynah.texts import detect_language, text
-from mynah.tools.base import ToolContext
 from mynah.wire import hello
 from mynah.wire.messages import (
     Abort,
@@ -59,11 +54,7 @@ SILENT_MICROPHONE_S = 10.0
 """An open microphone sends a packet every 60 ms; one that has sent none for so long belongs to a dead connection."""
 KEEP_ALIVE_S = 60.0
 """Firmware takes a connection for dead after 120 s without data from us; pings do not count."""
-MAX_ALERTS = 4
-"""Alerts that wait for the end of a reply; a person reads no more at once. Overflow policy: the oldest is dropped."""
 NO_VISION = VisionAccess("", "")
-SENTENCE_QUEUE = 8
-"""Sentences the model may be ahead of the voice; then it has to wait (back-pressure)."""
 
 log = logger.bind(tag="dialogue")
 
@@ -73,10 +64,9 @@ class Session:
 
     # fmt: off
     __slots__ = (
-        "_alerts", "_audio_at", "_ear", "_end_session", "_gone", "_history", "_kept_alive_at", "_language", "_link",
-        "_loop", "_machine", "_quiet_since", "_record", "_reminders", "_reply", "_services", "_stamp", "_tasks",
-        "_thought", "_tools", "_typed_at", "_user_text", "_vision", "_wake_audio", "_wake_ms", "device_id", "greeted",
-        "session_id",
+        "_alerts", "_audio_at", "_events", "_gone", "_hearing", "_kept_alive_at", "_link", "_loop", "_machine",
+        "_quiet_since", "_replying", "_services", "_talker", "_tasks", "_tools", "_typed_at", "_vision", "_wake_audio",
+        "_wake_ms", "greeted",
     )
     # fmt: on
 
@@ -88,8 +78,6 @@ class Session:
         vision: Callable[[], VisionAccess] = lambda: NO_VISION,
     ) -> None:
         """``vision`` is asked when the device wants to know where its camera's pictures go."""
-        self.device_id = device_id
-        self.session_id = uuid.uuid4().hex
         self._gone = False
         self.greeted = False
         """The hello has been answered: exactly one answer is sent per connection."""
@@ -98,25 +86,39 @@ class Session:
         self._vision = vision
         self._loop = asyncio.get_running_loop()
         self._machine = turn.TurnMachine(services.settings.policy)
-        self._history = History(services.settings.history_tokens)
-        self._language = services.settings.language
-        self._ear: Ear | None = None
-        self._reply: Reply | None = None
-        self._thought: Thought | None = None
-        self._user_text = ""
-        self._end_session = False
-        self._record = TurnRecord(device_id)
+        self._events: deque[events.Event] | None = None
+        self._hearing: Hearing | None = None
+        self._talker = Talker(
+            device_id, uuid.uuid4().hex, services.conversations.join(device_id), services.reminders(device_id)
+        )
+        self._replying = Replying(
+            services,
+            link,
+            self._talker,
+            lambda: self._device_tools().ready(),
+            lambda work, instead=None: self._spawn(self._machine.turn, work, instead),
+            lambda: self._post(events.Ready(self._machine.turn)),
+            self._on_played,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._tools: DeviceTools | None = None
         self._wake_audio: WakeAudio | None = None
         self._wake_ms = 0
-        self._alerts: list[Alert] = []
-        self._stamp = 0
-        self._reminders = SessionReminders(self.say)
+        self._alerts: Alerts | None = None
         self._typed_at = self._audio_at = 0.0
         self._kept_alive_at = self._loop.time()
         self._quiet_since = self._loop.time()
         services.observer.on_session_opened(device_id, self.session_id)
+
+    @property
+    def device_id(self) -> str:
+        """How the device calls itself, or a made-up name until it does."""
+        return self._talker.device_id
+
+    @property
+    def session_id(self) -> str:
+        """Name of this conversation, as told in the hello."""
+        return self._talker.session_id
 
     @property
     def phase(self) -> turn.Phase:
@@ -132,10 +134,10 @@ class Session:
                 self._on_listen(message)
             case Abort():
                 self._touch()
-                self._post(turn.Aborted())
-            case Mcp(payload):
-                if self._tools is not None:
-                    self._tools.on_mcp(payload)
+                self._replying.note_cut_in()
+                self._post(events.Aborted())
+            case Mcp(payload) if self._tools is not None:
+                self._tools.on_mcp(payload)
             case Iot():
                 self._device_tools().on_iot(message)
             case Hello():
@@ -154,20 +156,24 @@ class Session:
         match message:
             case Listen("start", mode):
                 self._touch()
-                self._post(turn.ListenStarted(mode or ListenMode.AUTO))
+                self._post(events.ListenStarted(mode or ListenMode.AUTO))
             case Listen("stop"):
-                self._post(turn.ListenStopped())
+                self._post(events.ListenStopped())
             case Listen(text=words):
                 self._touch()
                 self._typed_at = self._loop.time()
                 self._take_wake_audio()
-                self._post(turn.TextGiven(words.strip()[:MAX_TYPED_CHARS]))
+                self._post(events.TextGiven(words.strip()[:MAX_TYPED_CHARS]))
 
-    def on_audio(self, packet: bytes) -> None:
-        """Take in one Opus packet: into the open ear, or to a wake word that will be told in a moment."""
-        if self._ear is not None:
+    def on_audio(self, packet: bytes, stamp: int = 0) -> None:
+        """Take in one Opus packet: into the open ear, or to a wake word that will be told in a moment.
+
+        ``stamp`` is that of the frame the device has just finished playing; 0: none, or it does not tell.
+        """
+        ear = self._hearing.ear if self._hearing is not None else None
+        if ear is not None:
             self._audio_at = self._loop.time()
-            self._ear.push(packet)
+            ear.push(packet, stamp)
         elif self._machine.phase is turn.Phase.IDLE:
             if self._wake_audio is None:
                 self._wake_audio = WakeAudio()
@@ -175,42 +181,63 @@ class Session:
 
     def on_pcm(self, pcm: bytes, sample_rate: int) -> None:
         """Take in s16le mono PCM; dropped when nobody listens. ``sample_rate`` in Hz."""
-        if self._ear is not None:
+        ear = self._hearing.ear if self._hearing is not None else None
+        if ear is not None:
             self._audio_at = self._loop.time()
-            self._ear.push_pcm(pcm, sample_rate)
+            ear.push_pcm(pcm, sample_rate)
 
     def identify(self, device_id: str) -> None:
         """Take the name that a device told only after it had connected; before its hello."""
-        self.device_id = device_id
-        self._record = TurnRecord(device_id)
+        services = self._services
+        talker = self._talker
+        services.conversations.leave(talker.device_id)
+        talker.device_id = device_id
+        talker.kept = services.conversations.join(device_id)
+        talker.reminders = services.reminders(device_id)
+        self._replying.forget_device()
 
     def on_closed(self) -> None:
         """The connection is gone or being closed: end everything. Safe to call twice."""
         if self._gone:
             return
         self._gone = True
-        self._post(turn.Closed())
+        self._post(events.Closed())
         # A machine that was closed already (farewell, goodbye) gives no commands, so end what is left here too.
+        self._replying.drop_guess()
         self._close_ear()
         self._cancel_turn()
-        for task in tuple(self._tasks):
-            task.cancel()
-        self._reminders.clear()
+        self._replying.tell_unsaid()
         if self._tools is not None:
             self._tools.close()
+        self._services.conversations.leave(self.device_id)
         self._services.observer.on_session_closed(self.device_id, self.session_id)
 
     # -- from inside
 
-    def say(self, words: str) -> None:
-        """Speak unprompted as soon as there is a gap in the conversation."""
-        self._post(turn.SayRequested(words))
+    def say(self, words: str, on_done: Callable[[bool], None] | None = None) -> None:
+        """Speak unprompted as soon as there is a gap in the conversation.
+
+        ``on_done`` is called once: True when its sound has begun or its text was shown; False when that will not be.
+        """
+        ticket = self._replying.ticket(on_done) if on_done is not None else 0
+        if self._machine.phase is turn.Phase.CLOSED:
+            self._replying.tell_said(ticket, False)
+        else:
+            self._post(events.SayRequested(words, ticket))
+
+    @property
+    def quiet_s(self) -> float:
+        """How long nobody has spoken or been about to, in seconds: 0 while the user speaks or a reply is under way."""
+        busy = self._machine.phase not in (turn.Phase.IDLE, turn.Phase.LISTENING)
+        speaking = self._hearing is not None and self._hearing.speaking
+        return 0.0 if busy or speaking else self._loop.time() - self._quiet_since
 
     def alert(self, status: str, message: str, emotion: str) -> None:
         """Have the device show (and vibrate) something; a reply in progress is finished first: it would stutter."""
-        self._alerts.append(Alert(status, message, emotion, self.session_id))
-        del self._alerts[:-MAX_ALERTS]
-        self._send_alerts()
+        if self._alerts is None:
+            self._alerts = Alerts(self._link.send)
+        self._alerts.add(Alert(status, message, emotion, self.session_id))
+        self._tidy()
 
     def reboot(self) -> None:
         """Have the device start anew."""
@@ -218,222 +245,217 @@ class Session:
 
     def check_quiet(self, now: float) -> None:
         """End the conversation when nobody has spoken for too long; called for all sessions every few seconds."""
-        if self._machine.phase in (turn.Phase.RECOGNISING, turn.Phase.REPLYING):
+        if self._machine.phase not in (turn.Phase.IDLE, turn.Phase.LISTENING):
             self._quiet_since = self._kept_alive_at = now
             return
-        self._post(turn.Lull())
-        hearing = self._ear is not None and self._ear.hearing and now - self._audio_at < SILENT_MICROPHONE_S
-        if now - self._quiet_since < self._services.settings.no_voice_s or hearing or len(self._reminders):
+        self._post(events.Lull())
+        hearing = self._hearing is not None and self._hearing.speaking
+        hearing = hearing and now - self._audio_at < SILENT_MICROPHONE_S
+        if (
+            now - self._quiet_since < self._services.settings.no_voice_s
+            or hearing
+            or self._talker.reminders.list()
+        ):
             if now - self._kept_alive_at >= KEEP_ALIVE_S:
                 self._kept_alive_at = now
                 self._link.send(Pong(self.session_id))
             return
         # To a device that is not listening a sudden farewell would come out of nowhere.
         listening = self._machine.phase is turn.Phase.LISTENING
-        self._post(turn.Fell(text("farewell_idle", self._language) if listening else ""))
+        self._post(self._services.settings.fell(self._talker.kept.language) if listening else events.Fell(""))
+
+    # -- from the ear
 
     def on_speech_started(self) -> None:
         """The ear hears a voice."""
         self._touch()
-        self._post(turn.SpeechStarted())
+        replying = self._machine.phase is turn.Phase.REPLYING
+        self._post(events.SpeechStarted())
+        if replying and self._machine.phase is turn.Phase.LISTENING and self._hearing is not None:
+            self._hearing.take_turn()
+
+    def on_words(self, words: str) -> None:
+        """The user has paused: prepare an answer to what was said, in case that was all."""
+        listening = self._machine.phase is turn.Phase.LISTENING
+        if listening and turn.normalise(words) not in self._services.settings.policy.exit_commands:
+            self._replying.guess(words)
+
+    def on_speech_resumed(self) -> None:
+        """It was not all."""
+        self._replying.drop_guess()
 
     def on_speech_ended(self) -> None:
         """The ear found the end of the utterance."""
-        self._post(turn.SpeechEnded())
+        self._post(events.SpeechEnded())
 
     # -- the machine
 
-    def _post(self, event: turn.Event) -> None:
-        for command in self._machine.step(event):
-            self._carry_out(command)
-        if self._reply is None and self._machine.phase in (turn.Phase.IDLE, turn.Phase.LISTENING):
-            # What was said led to no reply (a noise, a wake word): it must not stick to the next one.
-            self._user_text = ""
-            if self._record.speech_end:
-                self._record = TurnRecord(self.device_id)
-        if self._alerts:
-            self._send_alerts()
+    def _post(self, event: events.Event) -> None:
+        """Have the machine decide, and do what it says. What happens meanwhile waits for its turn."""
+        if self._events is not None:
+            self._events.append(event)
+            return
+        self._events = deque([event])
+        try:
+            while self._events:
+                for command in self._machine.step(self._events.popleft()):
+                    self._carry_out(command)
+                self._tidy()
+        finally:
+            self._events = None
 
-    def _carry_out(self, command: turn.Command) -> None:
+    def _tidy(self) -> None:
+        phase = self._machine.phase
+        if phase not in (turn.Phase.LISTENING, turn.Phase.RECOGNISING):
+            self._replying.drop_guess()
+        if not self._replying.active and phase in (turn.Phase.IDLE, turn.Phase.LISTENING):
+            self._replying.renew()
+        if self._alerts is not None and phase is not turn.Phase.REPLYING:
+            self._alerts.flush()
+
+    def _carry_out(self, command: commands.Command) -> None:
         match command:
-            case turn.OpenEar():
+            case commands.OpenEar():
                 self._open_ear(command)
-            case turn.CloseEar():
+            case commands.CloseEar():
                 self._close_ear()
-            case turn.Recognise(number):
-                ear, self._ear = self._ear, None
-                mode = self._machine.mode.value
-                self._record = TurnRecord(self.device_id, mode, speech_end=self._loop.time())
-                task = self._spawn(number, partial(self._recognise, number, ear))
-                if ear is not None:
-                    # Also when the task is cancelled before its first step.
-                    task.add_done_callback(lambda _: ear.close())
-            case turn.ShowText(words):
+            case commands.Recognise(number, final):
+                self._conclude(number, final)
+            case commands.ShowText(words):
                 self._show_text(words)
-            case turn.StartReply():
-                self._start_reply()
-            case turn.StopReply():
+            case commands.StartReply():
+                self._replying.start()
+            case commands.StopReply():
                 self._link.send(TtsStop(self.session_id))
-            case turn.CancelTurn():
+            case commands.CancelTurn():
                 self._cancel_turn()
-            case turn.HangUp():
+            case commands.HangUp():
                 self._link.close()
+            case commands.GoOn() | commands.HoldReply() | commands.ResumeReply():
+                self._listen_on(command)
             case _:
                 self._speak(command)
 
-    def _speak(self, command: turn.Command) -> None:
+    def _listen_on(self, command: commands.GoOn | commands.HoldReply | commands.ResumeReply) -> None:
+        """Deal with a voice where none was expected; it is heard by an open ear."""
+        hearing = self._hearing
         match command:
-            case turn.Think(number, words):
-                self._spawn(number, partial(self._answer, words))
-            case turn.Say(number, words, remember, end_session, sorry):
-                self._end_session |= end_session
-                if sorry and self._reply is not None:
-                    self._reply.show_face(Face(*emotion.SORRY))
-                self._spawn(number, partial(self._say, words, remember), apology=False)
-            case turn.AskAgain(number):
-                self._spawn(number, partial(self._say, text("nothing_heard", self._language)), apology=False)
-            case turn.Greet(number):
-                self._spawn(number, partial(self._say, text("greeting", self._language), True), apology=False)
-            case turn.Leave(number):
-                self._end_session = True
-                self._spawn(number, partial(self._say, text("farewell", self._language)), apology=False)
+            case commands.GoOn() if hearing is not None:
+                hearing.go_on()
+            case commands.HoldReply(number) if hearing is not None and hearing.ear is not None:
+                self._replying.hold(hearing.ear, partial(self._judged, number))
+            case commands.ResumeReply():
+                if hearing is not None:
+                    hearing.false_alarm()
+                self._replying.resume()
+            case _:
+                pass
 
-    def _open_ear(self, command: turn.OpenEar) -> None:
-        if self._ear is not None and command.mode is ListenMode.REALTIME and not command.interrupting:
-            # The ear that stood by during the reply goes on: the user may be speaking already.
-            self._ear.relax()
-            return
-        self._close_ear()
-        self._wake_audio = None
-        services = self._services
-        self._ear = Ear(
-            services.ingest,
-            services.asr,
-            services.vad,
-            AsrRequest(self._language),
-            self,
-            manual=command.mode is ListenMode.MANUAL,
-            interrupting=command.interrupting,
-        )
+    def _judged(self, number: int, judgement: Judgement) -> None:
+        if judgement.real and self._hearing is not None:
+            self._hearing.take_turn()
+        self._post(events.Judged(number, judgement.real, judgement.over))
+
+    def _speak(self, command: commands.Command) -> None:
+        language, replying = self._talker.kept.language, self._replying
+        match command:
+            case commands.Think(number, words, farewell):
+                if not replying.think(words, farewell):
+                    self._post(events.Failed(number, text("allowance_used_up", language)))
+            case commands.Say(_, words, remember, end_session, sorry, ticket):
+                replying.announce(ticket)
+                replying.say(words, remember=remember, end_session=end_session, sorry=sorry)
+            case commands.Unsaid(ticket):
+                replying.tell_said(ticket, False)
+            case commands.AskAgain():
+                replying.say(text("nothing_heard", language))
+            case commands.Greet():
+                replying.say(text("greeting", language), remember=True)
+            case commands.Leave():
+                replying.say(text("farewell", language), end_session=True)
+
+    # -- hearing
+
+    def _open_ear(self, command: commands.OpenEar) -> None:
+        hearing = self._hearing
+        if hearing is None or not hearing.can_go_on(command.mode):
+            self._close_ear()
+            self._wake_audio = None
+            hearing = Hearing(self._services, self, self._talker, command.mode)
+            self._hearing = hearing
+        if command.interrupting:
+            hearing.watch_for_interruption()
+        else:
+            # The ear that stood by goes on: the user may be speaking already.
+            hearing.renew()
 
     def _close_ear(self) -> None:
-        if self._ear is not None:
-            self._ear.close()
-            self._ear = None
+        if self._hearing is not None:
+            self._hearing.close()
+            self._hearing = None
 
-    def _start_reply(self) -> None:
-        self._record.tts_start = self._loop.time()
-        self._end_session = False
-        self._reply = Reply(self._services.voice, self._link, self.session_id, self._on_played, self._stamp)
+    def _conclude(self, number: int, final: bool) -> None:
+        hearing = self._hearing
+        mode = self._machine.mode.value
+        self._replying.record = TurnRecord(self.device_id, mode, speech_end=self._loop.time())
+        if hearing is not None:
+            hearing.conclude(final)
+        self._spawn(number, partial(self._recognise, number, hearing, final))
+
+    async def _recognise(self, number: int, hearing: Hearing | None, final: bool) -> None:
+        if hearing is None:
+            self._post(events.Recognised(number, "", voiced=False))
+            return
+        utterance = await hearing.whole(final)
+        record = self._replying.record
+        record.transcript = self._loop.time()
+        record.parts = utterance.parts
+        self._post(events.Recognised(number, utterance.text, utterance.voiced))
+
+    # -- replying
 
     def _cancel_turn(self) -> None:
         for task in tuple(self._tasks):
             task.cancel()
-        if self._reply is not None:
-            self._reply.speech.cancel()
-            self._record.interrupted = True
-            self._close_record(self._reply)
+        self._replying.cancel()
 
-    def _on_played(self) -> None:
+    def _on_played(self, end_session: bool) -> None:
         self._touch()
-        if self._reply is not None:
-            self._close_record(self._reply)
-        self._post(turn.Played(self._machine.turn, self._end_session))
-
-    def _close_record(self, reply: Reply) -> None:
-        """The reply is over, played or not: what was heard of it becomes history."""
-        self._reply = None
-        self._stamp = reply.stamp
-        answer = " ".join(reply.heard)
-        exchange = [ChatMessage(Role.USER, self._user_text)]
-        if self._thought is not None:
-            exchange += self._thought.tool_messages
-        if self._user_text or answer:
-            self._history.add([*exchange, ChatMessage(Role.ASSISTANT, answer)])
-        self._record.answer = answer
-        self._record.first_frame = reply.first_frame_at
-        self._record.tts_failures = reply.speech.failures
-        self._services.observer.on_turn(self._record)
-        self._thought = None
-        self._user_text = ""
-        self._record = TurnRecord(self.device_id)
+        self._post(events.Played(self._machine.turn, end_session))
 
     # -- work of a turn
 
     def _spawn(
-        self, number: int, work: Callable[[], Coroutine[Any, Any, None]], *, apology: bool = True
-    ) -> asyncio.Task[None]:
-        task = self._loop.create_task(self._guard(number, work, apology))
+        self,
+        number: int,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        instead: Callable[[], None] | None = None,
+    ) -> None:
+        """Do work of a turn. ``instead`` of an apology is done when it fails."""
+        task = self._loop.create_task(self._guard(number, work, instead))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
-    async def _guard(self, number: int, work: Callable[[], Coroutine[Any, Any, None]], apology: bool) -> None:
+    async def _guard(
+        self, number: int, work: Callable[[], Coroutine[Any, Any, None]], instead: Callable[[], None] | None
+    ) -> None:
         """Root of every task of a turn: whatever goes wrong, the device leaves its speaking state."""
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - the task root: see rule 8 of the rooms
             if number != self._machine.turn:
                 return  # a clean-up that failed after the turn was cancelled; the state belongs to a newer one
-            leaf = _leaf(error)
+            leaf = innermost(error)
             key = leaf.public if isinstance(leaf, MynahError) else MynahError.public
-            self._record.error = leaf.code if isinstance(leaf, MynahError) else "internal"
+            self._replying.record.error = leaf.code if isinstance(leaf, MynahError) else "internal"
             log.opt(exception=None if isinstance(leaf, MynahError) else leaf).warning(
                 "{}: turn {} failed: {}: {}", self.device_id, number, type(leaf).__name__, leaf
             )
-            if self._reply is not None:
-                self._reply.speech.restart()
-            if apology:
-                self._post(turn.Failed(number, text(key, self._language)))
-            elif self._reply is not None:
-                self._reply.speech.finish()
-
-    async def _recognise(self, number: int, ear: Ear | None) -> None:
-        if ear is None:
-            self._post(turn.Recognised(number, "", voiced=False))
-            return
-        transcript, voiced = await ear.finish()
-        self._record.transcript = self._loop.time()
-        self._post(turn.Recognised(number, transcript.text.strip(), voiced))
-
-    async def _answer(self, words: str) -> None:
-        """Think and speak side by side, one task group for the turn."""
-        services = self._services
-        reply = self._reply
-        if reply is None:  # cancelled between two commands
-            return
-        tools = await self._device_tools().ready() if services.offers_tools else None
-        language = self._language
-        thought = self._thought = Thought(services.llm, tools, self._tool_context(language))
-        system = ChatMessage(Role.SYSTEM, services.settings.prompt)
-        messages = (system, *self._history, ChatMessage(Role.USER, words))
-        queue: asyncio.Queue[Sentence | None] = asyncio.Queue(SENTENCE_QUEUE)
-
-        async def think() -> None:
-            async for piece in thought.stream(messages, language):
-                if isinstance(piece, Face):
-                    reply.show_face(piece)
-                    continue
-                if not self._record.first_sentence:
-                    self._record.first_sentence = self._loop.time()
-                await queue.put(piece)
-            await queue.put(None)
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(think())
-            while (sentence := await queue.get()) is not None:
-                spoken_language = detect_language(sentence.text, default=language)
-                await reply.speech.say(Spoken(sentence.text), spoken_language)
-        self._end_session |= thought.end_session
-        reply.speech.finish()
-
-    async def _say(self, words: str, remember: bool = False) -> None:
-        reply = self._reply
-        if reply is None:
-            return
-        language = detect_language(words, default=self._language)
-        await reply.speech.say(Spoken(words, remember), language, cacheable=True)
-        reply.speech.finish()
+            if instead is not None:
+                instead()
+                return
+            self._replying.fail()
+            self._post(events.Failed(number, text(key, self._talker.kept.language)))
 
     # -- pieces
 
@@ -442,6 +464,8 @@ class Session:
             return
         self.greeted = True
         self._link.send(hello.answer(message, self.session_id, self._services.settings.sample_rate))
+        if message.features.get("aec") is True and self._services.echo is not None:
+            self._talker.echo = EchoControl(self._services.echo())
         if message.features.get("mcp") is True:
             self._device_tools().discover(self._vision())
 
@@ -457,32 +481,17 @@ class Session:
         wake, self._wake_audio = self._wake_audio, None
         self._wake_ms = wake.duration_ms(self._loop.time()) if wake is not None else 0
 
-    def _send_alerts(self) -> None:
-        if self._machine.phase is not turn.Phase.REPLYING:
-            alerts, self._alerts = self._alerts, []
-            for alert in alerts:
-                self._link.send(alert)
-
-    def _tool_context(self, language: str) -> ToolContext:
-        return ToolContext(self.device_id, language, self._services.now, self._reminders)
-
     def _show_text(self, words: str) -> None:
         if self._typed_at:
             # Only now: the commands before this one closed the record of a reply that was cut short.
-            self._record = TurnRecord(
+            self._replying.record = TurnRecord(
                 self.device_id, "text", wake_ms=self._wake_ms, speech_end=self._typed_at
             )
             self._typed_at = 0.0
-        self._user_text = self._record.text = words
-        self._language = detect_language(words, default=self._language)
+        self._replying.user_text = self._replying.record.text = words
+        kept = self._talker.kept
+        kept.language = detect_language(words, default=kept.language)
         self._link.send(Stt(words, self.session_id))
 
     def _touch(self) -> None:
         self._quiet_since = self._loop.time()
-
-
-def _leaf(error: BaseException) -> BaseException:
-    """Return the first real error inside nested groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -82,35 +82,102 @@ class Voice:
         pacer: Pacer,
         encoder: Callable[[], SpeechEncoder],
         cache: PhraseCache | None = None,
+        reword: Callable[[str], str] = spoken,
     ) -> None:
+        """``reword`` makes of a sentence what the voice is given: without markup, with replacements."""
+        self.words = reword
         self.tts = tts
         self.pacer = pacer
         self.encoder = encoder
         self.cache = PhraseCache() if cache is None else cache
 
-    def open(self, sink: SpeechSink) -> Speech:
-        """Begin a reply. The first frame leaves `START_GAP_S` from now at the earliest."""
-        return Speech(self, sink)
+    def open(self) -> Speech:
+        """Prepare a reply. Nothing of it leaves before `Speech.begin`."""
+        return Speech(self)
+
+    def knows(self, text: str, language: str) -> bool:
+        """Return whether this sentence can be said at once, because it was said before."""
+        return self.cache.get((self.tts.name, language, self.words(text))) is not None
+
+    async def warm(self, phrases: Iterable[tuple[str, str]]) -> int:
+        """Put phrases, ``(text, language)`` each, into the cache; return how many could not be synthesised.
+
+        One after the other, so that people who talk meanwhile are not kept waiting.
+        """
+        failures = 0
+        for text, language in phrases:
+            if is_speakable(self.words(text)) and not self.knows(text, language):
+                speech = self.open()
+                await speech.say(Spoken(text), language, cacheable=True)
+                failures += speech.failures
+                speech.cancel()
+        return failures
 
 
 class Speech:
     """The spoken side of one reply. Implements `mynah.audio.pacer.PlaybackSink`."""
 
-    __slots__ = ("_encoder", "_playback", "_sink", "_voice", "failures")
+    __slots__ = ("_begun", "_encoder", "_lengths", "_playback", "_said", "_sink", "_voice", "failures")
 
-    def __init__(self, voice: Voice, sink: SpeechSink) -> None:
+    def __init__(self, voice: Voice) -> None:
         self._voice = voice
-        self._sink = sink
+        self._sink: SpeechSink | None = None
         self._encoder: SpeechEncoder | None = None
-        loop = asyncio.get_running_loop()
-        self._playback: Playback = voice.pacer.play(self, not_before=loop.time() + START_GAP_S)
+        self._playback: Playback = voice.pacer.play(self)
+        self._playback.pause()
+        self._said: list[Spoken] = []
+        self._lengths: list[int] = []  # audio of each, in ms, so far
+        self._begun = 0  # how many of them the device has been given audio of, or at least the text
         self.failures = 0
         """Sentences that could not be synthesised and were shown as text only."""
+
+    def begin(self, sink: SpeechSink) -> None:
+        """Let it out, to ``sink``. The first frame leaves `START_GAP_S` from now at the earliest."""
+        self._sink = sink
+        self._playback.resume(not_before=asyncio.get_running_loop().time() + START_GAP_S)
+
+    def hold(self) -> None:
+        """Stop sending. What the device already has keeps playing."""
+        self._playback.pause()
+
+    def resume(self) -> None:
+        """Go on with exactly the frame that `hold` held back."""
+        self._playback.resume()
+
+    @property
+    def queued_ms(self) -> int:
+        """Audio that waits to be sent, in ms."""
+        return self._playback.queued_ms
+
+    @property
+    def sent_ms(self) -> int:
+        """Audio sent so far, in ms."""
+        return self._playback.sent_ms
+
+    @property
+    def played_ms(self) -> float:
+        """Audio that the device has played by now, in ms."""
+        return self._playback.played_ms
+
+    def heard(self) -> list[str]:
+        """Return the sentences to remember that were heard, the last one cut where the sound was cut.
+
+        A device plays out what it was sent, so that counts as heard. Of a sentence still being synthesised the length
+        is not known yet, and a little too much of it may be returned.
+        """
+        texts, left = [], self._playback.sent_ms
+        for sentence, length in zip(self._said[: self._begun], self._lengths, strict=False):
+            if sentence.remember:
+                texts.append(_cut(sentence.text, left / length) if left < length else sentence.text)
+            left -= length
+        return [text for text in texts if text]
 
     async def say(self, sentence: Spoken, language: str, *, cacheable: bool = False) -> None:
         """Synthesise one sentence and queue it. A failing voice leaves the text, which is shown without sound."""
         self._playback.mark(sentence)
-        words = spoken(sentence.text)
+        self._said.append(sentence)
+        self._lengths.append(0)
+        words = self._voice.words(sentence.text)
         if not is_speakable(words):
             return
         key = (self._voice.tts.name, language, words)
@@ -147,6 +214,7 @@ class Speech:
 
     def _push(self, frames: list[bytes]) -> None:
         if frames:
+            self._lengths[-1] += len(frames) * self._playback.frame_ms
             self._playback.push(frames)
 
     def finish(self) -> None:
@@ -172,12 +240,28 @@ class Speech:
 
     def on_frame(self, packet: bytes, timestamp_ms: int) -> None:
         """Pass a due frame on."""
+        assert self._sink is not None  # nothing is due before `begin`
         self._sink.on_frame(packet, timestamp_ms)
 
     def on_marker(self, value: Spoken) -> None:
         """Pass on that a sentence begins."""
+        assert self._sink is not None
+        self._begun += 1
         self._sink.on_sentence(value)
 
     def on_played(self) -> None:
         """Pass on that all is over."""
+        assert self._sink is not None
         self._sink.on_spoken()
+
+
+def _cut(text: str, fraction: float) -> str:
+    """Return the beginning of ``text`` that was heard when ``fraction`` of its sound was; whole words, with a mark."""
+    end = round(len(text) * max(fraction, 0.0))
+    if end >= len(text):
+        return text
+    if text[end].isascii() and text[end].isalnum():
+        while end and text[end - 1].isascii() and text[end - 1].isalnum():
+            end -= 1  # half a word was not understood; ideographs are words by themselves
+    begun = text[:end].rstrip(" ,;:，、；：")
+    return f"{begun}…" if is_speakable(begun) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -21,10 +21,15 @@ MAX_REPLY_CHARS = 8000
 """About ten minutes of speech. Overflow policy: the rest of the reply is not requested."""
 
 
+BeforeTools = Callable[[Sequence[ToolCall]], Awaitable[None]]
+"""Awaited before tools are run: what they do cannot be taken back."""
+
+
 class Sentence(msgspec.Struct, frozen=True):
-    """A piece of the reply that is spoken in one breath."""
+    """A piece of the reply that is spoken in one breath. ``filler``: it only bridges a wait."""
 
     text: str
+    filler: bool = False
 
 
 class Face(msgspec.Struct, frozen=True):
@@ -37,10 +42,22 @@ class Face(msgspec.Struct, frozen=True):
 class Thought:
     """One reply in the making. Iterate `stream` once; afterwards the other attributes are final."""
 
-    def __init__(self, llm: LlmProvider[Any], tools: SessionTools | None, context: ToolContext) -> None:
+    def __init__(
+        self,
+        llm: LlmProvider[Any],
+        tools: SessionTools | None,
+        context: ToolContext,
+        before_tools: BeforeTools,
+        note_tool: Callable[[str, float], None],
+    ) -> None:
+        """``note_tool`` is told how many seconds each tool took."""
         self._llm = llm
         self._tools = tools
         self._context = context
+        self._before_tools = before_tools
+        self._note_tool = note_tool
+        self.tokens = 0
+        """Pieces of text the model has delivered, which is about tokens."""
         self.tool_messages: list[ChatMessage] = []
         """Tool calls and their results, in order, for the history."""
         self.end_session = False
@@ -61,6 +78,7 @@ class Thought:
             async with aclosing(self._llm.generate(request)) as chunks:
                 async for chunk in chunks:
                     if isinstance(chunk, TextDelta):
+                        self.tokens += 1
                         said.append(chunk.text)
                         if (face := emotion.find(chunk.text)) is not None:
                             yield Face(*face)
@@ -75,6 +93,7 @@ class Thought:
                 yield Sentence(sentence)
             if not calls or not offered or self._tools is None:
                 return
+            await self._before_tools(calls)
             results = await self._call(self._tools, calls, "".join(said))
             direct = [result.content for result in results if result.direct]
             for content in direct:
@@ -85,7 +104,7 @@ class Thought:
     async def _call(self, tools: SessionTools, calls: list[ToolCall], said: str) -> list[ToolResult]:
         """Run the calls of one round side by side and note them for the model and the history."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(tools.call(self._context, call)) for call in calls]
+            tasks = [group.create_task(self._call_one(tools, call)) for call in calls]
         results = [task.result() for task in tasks]
         self.tool_messages.append(ChatMessage(Role.ASSISTANT, said, tuple(calls)))
         for call, result in zip(calls, results, strict=True):
@@ -94,3 +113,10 @@ class Thought:
             )
             self.end_session |= result.end_session
         return results
+
+    async def _call_one(self, tools: SessionTools, call: ToolCall) -> ToolResult:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        result = await tools.call(self._context, call)
+        self._note_tool(call.name, loop.time() - begun)
+        return result

@@ -1,4 +1,5 @@
-"""Turn taking as a pure state machine: an event and the current state in, commands out.
+"""Turn taking as a pure state machine: an event (`mynah.dialogue.events`) and the current state in, commands
+(`mynah.dialogue.commands`) out.
 
 No clock, no async, no logger. The session feeds it everything that happens on one device and carries out what it
 answers; all decisions about who speaks when are made here and nowhere else.
@@ -15,6 +16,44 @@ from collections.abc import Collection
 
 import msgspec
 
+from mynah.dialogue.commands import (
+    AskAgain,
+    CancelTurn,
+    CloseEar,
+    Command,
+    GoOn,
+    Greet,
+    HangUp,
+    HoldReply,
+    Leave,
+    OpenEar,
+    Recognise,
+    ResumeReply,
+    Say,
+    ShowText,
+    StartReply,
+    StopReply,
+    Think,
+    Unsaid,
+)
+from mynah.dialogue.events import (
+    Aborted,
+    Closed,
+    Event,
+    Failed,
+    Fell,
+    Judged,
+    ListenStarted,
+    ListenStopped,
+    Lull,
+    Played,
+    Ready,
+    Recognised,
+    SayRequested,
+    SpeechEnded,
+    SpeechStarted,
+    TextGiven,
+)
 from mynah.errors import IllegalTransitionError
 from mynah.wire.messages import ListenMode
 
@@ -25,206 +64,23 @@ class Phase(enum.Enum):
     IDLE = "idle"
     """Channel open, nothing recorded, nothing played."""
     LISTENING = "listening"
-    """The device streams its microphone and we wait for, or hear, an utterance."""
+    """The device streams its microphone; an utterance is waited for, or heard."""
     RECOGNISING = "recognising"
     """The utterance is over, its text is not known yet."""
+    THINKING = "thinking"
+    """The text is known and the reply in the making, but the device has not been told to speak: it listens still, and
+    whoever goes on is heard."""
     REPLYING = "replying"
-    """Between ``tts start`` and ``tts stop``: thinking or speaking."""
+    """Between ``tts start`` and ``tts stop``."""
     CLOSED = "closed"
 
-
-# ---------------------------------------------------------------- events
-
-
-class ListenStarted(msgspec.Struct, frozen=True):
-    """The device opened its microphone."""
-
-    mode: ListenMode
-
-
-class ListenStopped(msgspec.Struct, frozen=True):
-    """The user let go of the button."""
-
-
-class TextGiven(msgspec.Struct, frozen=True):
-    """``listen detect``: a wake word was heard, or somebody typed."""
-
-    text: str
-
-
-class Aborted(msgspec.Struct, frozen=True):
-    """The user interrupted with a button or a wake word."""
-
-
-class SpeechStarted(msgspec.Struct, frozen=True):
-    """Voice activity began in the open recording."""
-
-
-class SpeechEnded(msgspec.Struct, frozen=True):
-    """The configured silence has passed after speech."""
-
-
-class Recognised(msgspec.Struct, frozen=True):
-    """The recogniser's final text; empty when nothing intelligible was said."""
-
-    turn: int
-    text: str
-    voiced: bool = True
-    """Whether voice activity was found at all."""
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """A stage of the turn failed for good. ``say`` is the localised apology."""
-
-    turn: int
-    say: str
-
-
-class Played(msgspec.Struct, frozen=True):
-    """The last frame of the reply had time to play."""
-
-    turn: int
-    end_session: bool = False
-
-
-class SayRequested(msgspec.Struct, frozen=True):
-    """The assistant has something to say by itself: a timer, a reminder, an API call."""
-
-    text: str
-
-
-class Lull(msgspec.Struct, frozen=True):
-    """A quiet moment, told every few seconds: announcements that still wait may be made."""
-
-
-class Fell(msgspec.Struct, frozen=True):
-    """Nobody has spoken for the configured time."""
-
-    farewell: str
-
-
-class Closed(msgspec.Struct, frozen=True):
-    """The connection is gone."""
-
-
-Event = (
-    ListenStarted
-    | ListenStopped
-    | TextGiven
-    | Aborted
-    | SpeechStarted
-    | SpeechEnded
-    | Recognised
-    | Failed
-    | Played
-    | SayRequested
-    | Lull
-    | Fell
-    | Closed
-)
-
-
-# ---------------------------------------------------------------- commands
-
-
-class OpenEar(msgspec.Struct, frozen=True):
-    """Start recording an utterance. ``interrupting``: a reply is being spoken meanwhile, so be harder to convince."""
-
-    turn: int
-    mode: ListenMode
-    interrupting: bool = False
-
-
-class CloseEar(msgspec.Struct, frozen=True):
-    """Drop the recording."""
-
-
-class Recognise(msgspec.Struct, frozen=True):
-    """The utterance is complete: get its text."""
-
-    turn: int
-
-
-class ShowText(msgspec.Struct, frozen=True):
-    """Tell the device what the user said."""
-
-    text: str
-
-
-class StartReply(msgspec.Struct, frozen=True):
-    """Send ``tts start``."""
-
-    turn: int
-
-
-class Think(msgspec.Struct, frozen=True):
-    """Ask the language model and speak what it answers."""
-
-    turn: int
-    text: str
-
-
-class Say(msgspec.Struct, frozen=True):
-    """Speak a fixed sentence. ``remember``: it is part of the conversation; else it is a courtesy or an apology."""
-
-    turn: int
-    text: str
-    remember: bool = False
-    end_session: bool = False
-    sorry: bool = False
-
-
-class AskAgain(msgspec.Struct, frozen=True):
-    """Say that nothing intelligible was heard."""
-
-    turn: int
-
-
-class Greet(msgspec.Struct, frozen=True):
-    """Speak the greeting for a wake word."""
-
-    turn: int
-
-
-class Leave(msgspec.Struct, frozen=True):
-    """Speak the farewell and hang up after it."""
-
-    turn: int
-
-
-class StopReply(msgspec.Struct, frozen=True):
-    """Send ``tts stop``."""
-
-
-class CancelTurn(msgspec.Struct, frozen=True):
-    """End everything that works for this turn; none of its audio may leave any more."""
-
-    turn: int
-
-
-class HangUp(msgspec.Struct, frozen=True):
-    """Close the connection."""
-
-
-Command = (
-    OpenEar
-    | CloseEar
-    | Recognise
-    | ShowText
-    | StartReply
-    | Think
-    | Say
-    | AskAgain
-    | Greet
-    | Leave
-    | StopReply
-    | CancelTurn
-    | HangUp
-)
 
 MAX_PENDING_SAYS = 8
 """Announcements that wait for a gap in the conversation. More than eight would keep a user listening for a minute;
 overflow policy: the newest is dropped."""
+MAX_GOING_ON = 3
+"""How often a user may go on with an utterance that seemed to be over. A television in the room goes on for ever; then
+the question is answered all the same."""
 
 
 class TurnPolicy(msgspec.Struct, frozen=True):
@@ -233,16 +89,23 @@ class TurnPolicy(msgspec.Struct, frozen=True):
     wakeup_words: frozenset[str] = frozenset()
     exit_commands: frozenset[str] = frozenset()
     greeting: bool = True
+    judge_interruptions: bool = True
+    """Whether a voice during a reply holds it first, or ends it at once."""
 
     @classmethod
     def from_phrases(
-        cls, wakeup_words: Collection[str], exit_commands: Collection[str], greeting: bool
+        cls,
+        wakeup_words: Collection[str],
+        exit_commands: Collection[str],
+        greeting: bool,
+        judge_interruptions: bool = True,
     ) -> TurnPolicy:
         """Build a policy from phrases as written in the configuration."""
         return cls(
             frozenset(normalise(phrase) for phrase in wakeup_words),
             frozenset(normalise(phrase) for phrase in exit_commands),
             greeting,
+            judge_interruptions,
         )
 
 
@@ -254,7 +117,9 @@ def normalise(phrase: str) -> str:
 class TurnMachine:
     """State of one conversation. `step` is its only entry."""
 
-    __slots__ = ("_hearing", "_mic_closed", "_policy", "_relisten", "_says", "mode", "phase", "turn")
+    __slots__ = (
+        "_going_on", "_hearing", "_held", "_mic_closed", "_policy", "_relisten", "_says", "mode", "phase", "turn"
+    )  # fmt: skip
 
     def __init__(self, policy: TurnPolicy) -> None:
         self._policy = policy
@@ -268,26 +133,30 @@ class TurnMachine:
         """The device said ``listen stop`` and has not opened its microphone again."""
         self._hearing = False
         """The user is in the middle of an utterance."""
-        self._says: deque[str] = deque()
+        self._held = False
+        """The reply is held back until it is known whether somebody interrupts."""
+        self._going_on = 0
+        """How often the user has gone on with this utterance."""
+        self._says: deque[SayRequested] = deque()
 
     def step(self, event: Event) -> list[Command]:
         """Take in one event and return what has to be done, in order."""
         if self.phase is Phase.CLOSED:
             return []
         match event:
-            case Recognised(number) | Failed(number) | Played(number):
+            case Recognised(number) | Ready(number) | Judged(number) | Failed(number) | Played(number):
                 # A late result of a turn that was cancelled or overtaken is dropped, here and nowhere else.
                 return self._result(event) if number == self.turn else []
             case SpeechStarted():
                 return self._speech_started()
             case SpeechEnded():
                 return self._speech_ended()
-            case SayRequested(text):
-                return self._say_requested(text)
+            case SayRequested():
+                return self._say_requested(event)
             case Lull():
                 return self._lull()
-            case Fell(farewell):
-                return self._fell_silent(farewell)
+            case Fell():
+                return self._fell_silent(event)
             case Closed():
                 self.phase = Phase.CLOSED
                 return [CloseEar(), CancelTurn(self.turn)]
@@ -317,8 +186,8 @@ class TurnMachine:
             case Phase.LISTENING:
                 # Repeated starts are common (py-xiaozhi sends two after an abort) and mean nothing new.
                 return self._listen() if changed else []
-            case Phase.RECOGNISING if mode is ListenMode.MANUAL:
-                # The button was pressed again before the first recording was understood: the user starts over.
+            case Phase.RECOGNISING | Phase.THINKING if mode is ListenMode.MANUAL:
+                # The button was pressed again before there was an answer: the user starts over.
                 return [CancelTurn(self.turn), *self._listen()]
             case Phase.REPLYING if mode is ListenMode.REALTIME and changed:
                 return [OpenEar(self.turn, mode, interrupting=True)]
@@ -350,7 +219,7 @@ class TurnMachine:
 
     def _aborted(self) -> list[Command]:
         match self.phase:
-            case Phase.REPLYING | Phase.RECOGNISING:
+            case Phase.REPLYING | Phase.THINKING | Phase.RECOGNISING:
                 cancelled = self.turn
                 self.turn += 1
                 # The stop is what takes firmware out of its speaking state, whatever we were doing.
@@ -362,33 +231,61 @@ class TurnMachine:
     # -- what the ear hears
 
     def _speech_started(self) -> list[Command]:
-        if self.phase is Phase.REPLYING and self.mode is ListenMode.REALTIME:
-            # Barge-in. The recording that noticed it goes on under a new number.
-            cancelled = self.turn
-            self.turn += 1
-            self.phase = Phase.LISTENING
-            self._relisten = False
-            self._hearing = True
-            return [CancelTurn(cancelled), StopReply()]
-        self._hearing = self.phase is Phase.LISTENING
-        return []
+        match self.phase:
+            case Phase.REPLYING if self.mode is ListenMode.REALTIME:
+                if not self._policy.judge_interruptions:
+                    return self._barge_in()
+                if self._held:
+                    return []
+                self._held = True
+                return [HoldReply(self.turn)]
+            case Phase.RECOGNISING | Phase.THINKING if self._going_on < MAX_GOING_ON:
+                # Only an ear that stands by says so. What was understood is kept; the answer to half of it is not.
+                cancelled = self.turn
+                self.turn += 1
+                self._going_on += 1
+                self.phase = Phase.LISTENING
+                self._hearing = True
+                going_on: list[Command] = [CancelTurn(cancelled), GoOn()]
+                # With the microphone closed it was said before that, and no silence will end it.
+                return [*going_on, *self._recognise()] if self._mic_closed else going_on
+            case _:
+                self._hearing = self.phase is Phase.LISTENING
+                return []
 
     def _speech_ended(self) -> list[Command]:
         if self.phase is not Phase.LISTENING or self.mode is ListenMode.MANUAL:
             return []
         return self._recognise()
 
+    def _barge_in(self, over: bool = False) -> list[Command]:
+        """End the reply; the recording that noticed the voice goes on under a new number."""
+        cancelled = self.turn
+        self.turn += 1
+        self.phase = Phase.LISTENING
+        self._relisten = self._held = False
+        self._hearing = True
+        self._going_on = 0
+        commands: list[Command] = [CancelTurn(cancelled), StopReply()]
+        return [*commands, *self._recognise()] if over else commands
+
     # -- results of our own work
 
-    def _result(self, event: Recognised | Failed | Played) -> list[Command]:
+    def _result(self, event: Recognised | Ready | Judged | Failed | Played) -> list[Command]:
         match event:
             case Recognised(_, text, voiced):
                 return self._recognised(text, voiced)
+            case Ready():
+                # Told in phase REPLYING where the device was not listening and the reply began at once.
+                return self._begin_reply() if self.phase is Phase.THINKING else []
+            case Judged(_, real, over):
+                return self._judged(real, over)
             case Failed(_, say):
                 return self._failed(say)
             case Played(_, end_session):
                 if self.phase is not Phase.REPLYING:
                     raise IllegalTransitionError(f"played in phase {self.phase.value}")
+                self._held = False
                 if end_session:
                     self.phase = Phase.CLOSED
                     return [CloseEar(), StopReply(), HangUp()]
@@ -406,25 +303,36 @@ class TurnMachine:
         shown: list[Command] = [ShowText(text)]
         if word in self._policy.exit_commands:
             return [*shown, *self._begin_reply(), Leave(self.turn)]
+        if self._stands_by():
+            self.phase = Phase.THINKING
+            return [*shown, Think(self.turn, text)]
         return [*shown, *self._begin_reply(), Think(self.turn, text)]
+
+    def _judged(self, real: bool, over: bool) -> list[Command]:
+        if not self._held:
+            raise IllegalTransitionError(f"judged in phase {self.phase.value} though nothing is held")
+        if real:
+            return self._barge_in(over)
+        self._held = False
+        return [ResumeReply(self.turn)]
 
     def _failed(self, say: str) -> list[Command]:
         # The number stays: the apology is the rest of this turn's reply.
-        if self.phase is Phase.RECOGNISING:
+        if self.phase in (Phase.RECOGNISING, Phase.THINKING):
             return [*self._begin_reply(), Say(self.turn, say, sorry=True)]
         if self.phase is Phase.REPLYING:
             return [Say(self.turn, say, sorry=True)]
         raise IllegalTransitionError(f"failed in phase {self.phase.value}")
 
-    def _say_requested(self, text: str) -> list[Command]:
+    def _say_requested(self, event: SayRequested) -> list[Command]:
         holding = self.phase is Phase.LISTENING and (self._hearing or self.mode is ListenMode.MANUAL)
-        if holding or self.phase in (Phase.RECOGNISING, Phase.REPLYING):
+        if holding or self._busy():
             if len(self._says) < MAX_PENDING_SAYS:
-                self._says.append(text)
-            return []
-        commands = self._silence()
-        self.turn += 1
-        return [*commands, *self._begin_reply(), Say(self.turn, text, remember=True)]
+                self._says.append(event)
+                return []
+            return [Unsaid(event.ticket)]
+        self._says.append(event)
+        return [*self._silence(), *self._announce()]
 
     def _lull(self) -> list[Command]:
         resting = self.phase is Phase.IDLE or (
@@ -434,28 +342,39 @@ class TurnMachine:
             return []
         return [*self._silence(), *self._announce()]
 
-    def _fell_silent(self, farewell: str) -> list[Command]:
-        if self.phase in (Phase.RECOGNISING, Phase.REPLYING):
+    def _fell_silent(self, event: Fell) -> list[Command]:
+        if self._busy():
             return []
-        if not farewell:
+        if not event.farewell:
             self.phase = Phase.CLOSED
             return [CloseEar(), HangUp()]
         commands = self._silence()
         self.turn += 1
-        return [*commands, *self._begin_reply(), Say(self.turn, farewell, end_session=True)]
+        commands += self._begin_reply()
+        if event.asked:
+            return [*commands, Think(self.turn, event.farewell, farewell=True)]
+        return [*commands, Say(self.turn, event.farewell, end_session=True)]
 
     # -- pieces
+
+    def _busy(self) -> bool:
+        return self.phase in (Phase.RECOGNISING, Phase.THINKING, Phase.REPLYING)
+
+    def _stands_by(self) -> bool:
+        """Return whether the device still streams its microphone after an utterance, until it is told to speak."""
+        return self.mode is not ListenMode.MANUAL and not self._mic_closed
 
     def _listen(self) -> list[Command]:
         self.turn += 1
         self.phase = Phase.LISTENING
         self._relisten = False
         self._hearing = False
+        self._going_on = 0
         return [OpenEar(self.turn, self.mode)]
 
     def _recognise(self) -> list[Command]:
         self.phase = Phase.RECOGNISING
-        return [Recognise(self.turn)]
+        return [Recognise(self.turn, final=not self._stands_by())]
 
     def _silence(self) -> list[Command]:
         """End whatever is going on, with a ``tts stop`` if the device was told to speak."""
@@ -463,16 +382,21 @@ class TurnMachine:
             case Phase.LISTENING:
                 # Firmware in realtime mode goes on streaming after the reply and sends no new listen start.
                 return [CloseEar()]
-            case Phase.RECOGNISING:
-                return [CancelTurn(self.turn)]
+            case Phase.RECOGNISING | Phase.THINKING:
+                return [CloseEar(), CancelTurn(self.turn)]
             case Phase.REPLYING:
                 return [CloseEar(), CancelTurn(self.turn), StopReply()]
             case _:
                 return []
 
     def _begin_reply(self) -> list[Command]:
+        # Told to speak, a device in auto mode closes its microphone; there is nothing to stand by for any more.
+        standing_by = self.phase in (Phase.RECOGNISING, Phase.THINKING) and self.mode is ListenMode.AUTO
         self.phase = Phase.REPLYING
-        commands: list[Command] = [StartReply(self.turn)]
+        self._held = False
+        self._going_on = 0
+        commands: list[Command] = [CloseEar()] if standing_by else []
+        commands.append(StartReply(self.turn))
         if self.mode is ListenMode.REALTIME:
             commands.append(OpenEar(self.turn, self.mode, interrupting=True))
         return commands
@@ -482,7 +406,8 @@ class TurnMachine:
 
     def _announce(self) -> list[Command]:
         self.turn += 1
-        return [*self._begin_reply(), Say(self.turn, self._says.popleft(), remember=True)]
+        say = self._says.popleft()
+        return [*self._begin_reply(), Say(self.turn, say.text, remember=True, ticket=say.ticket)]
 
     def _listen_or_rest(self) -> list[Command]:
         if self.mode is ListenMode.REALTIME or self._relisten or self._listening_goes_on():

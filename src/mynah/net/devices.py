@@ -9,6 +9,8 @@ from http import HTTPStatus
 from loguru import logger
 
 from mynah.dialogue.listen import MAX_UTTERANCE_BYTES, SAMPLE_BYTES_PER_MS
+from mynah.dialogue.outbox import ANONYMOUS, Announcement, Delivery, Outbox
+from mynah.dialogue.reminders import Agenda
 from mynah.dialogue.services import Services, VisionAccess
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
@@ -20,6 +22,9 @@ from mynah.wire.messages import SessionConfig
 
 SWEEP_S = 5.0
 """How often silent conversations are looked for: one pass over all sessions, no timer per device."""
+QUIET_S = 3.0
+"""Silence after which a device is told what has waited for it: longer than people think before they ask what they have
+woken the assistant for, and short enough to come before they go away."""
 
 log = logger.bind(tag="devices")
 
@@ -33,8 +38,13 @@ class Devices:
         authenticator: Authenticator,
         max_connections: int,
         vision: Callable[[Peer], VisionAccess],
+        agenda: Agenda,
+        outbox: Outbox,
     ) -> None:
-        """``vision`` says where the pictures of a device's camera go."""
+        """``vision`` says where the pictures of a device's camera go.
+
+        ``outbox`` finds conversations by `find`; ``services.reminders`` is that of ``agenda``.
+        """
         self._services = services
         self._vision = vision
         self._authenticator = authenticator
@@ -46,6 +56,10 @@ class Devices:
         self._open = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._draining = False
+        self.agenda = agenda
+        """Timers and reminders of all devices."""
+        self.outbox = outbox
+        """Messages that wait for devices."""
 
     # -- Gate
 
@@ -73,7 +87,7 @@ class Devices:
         session = Session(
             link,
             self._services,
-            peer.device_id or f"anonymous-{id(link):x}",
+            peer.device_id or f"{ANONYMOUS}{id(link):x}",
             lambda: self._vision(link.peer),
         )
         self._sessions[link] = session
@@ -139,6 +153,8 @@ class Devices:
         for known in (self._by_device, self._replaced):
             if known.get(session.device_id) is link:
                 del known[session.device_id]
+        if session.device_id.startswith(ANONYMOUS):
+            self.agenda.forget(session.device_id)  # nobody could know it again
 
     # -- for the operator
 
@@ -156,12 +172,16 @@ class Devices:
         talking = session is not None and session.greeted and session.phase is not Phase.CLOSED
         return session if talking else None
 
+    def announce(self, device_id: str, words: str, wait_s: float = 0.0) -> Announcement:
+        """Make a device speak at the next gap in its conversation, or when it connects within ``wait_s`` seconds.
+
+        Never raises: ``state`` and ``done`` of what is returned tell what becomes of it.
+        """
+        return self.outbox.announce(device_id, words, wait_s)
+
     def say(self, device_id: str, words: str) -> bool:
-        """Make a device speak; False when it is not connected."""
-        session = self.find(device_id)
-        if session is not None:
-            session.say(words)
-        return session is not None
+        """Make a connected device speak; False when it is not connected, or too much is to be said already."""
+        return self.announce(device_id, words).state is not Delivery.UNDELIVERED
 
     def alert(self, device_id: str, words: str) -> bool:
         """Show a message on a device, with a vibration; False when it is not connected."""
@@ -185,6 +205,12 @@ class Devices:
         link.close(reason="ended by the operator")
         return True
 
+    def forget(self, device_id: str) -> None:
+        """Drop what was kept for a device, which has another owner now, or none: words, reminders and messages."""
+        self._services.conversations.forget(device_id)
+        self.agenda.forget(device_id)
+        self.outbox.forget(device_id)
+
     # -- life
 
     def start(self) -> None:
@@ -199,6 +225,18 @@ class Devices:
         now = loop.time()
         for session in self:
             session.check_quiet(now)
+            self._hand_over(session)
+
+    def _hand_over(self, session: Session) -> None:
+        """Give a device what has waited for it, once nobody has spoken for a moment.
+
+        Not when it connects: then somebody has just said the wake word and wants to be answered first.
+        """
+        device_id = session.device_id
+        if not self.outbox.holds(device_id) or self.find(device_id) is not session:
+            return
+        if session.quiet_s >= QUIET_S:
+            self.outbox.hand_over(device_id)
 
     async def drain(self, limit_s: float) -> None:
         """Let replies that are being spoken finish, for ``limit_s`` at most, then close every connection."""
@@ -214,7 +252,9 @@ class Devices:
             await asyncio.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop looking for silent conversations."""
+        """Stop looking for silent conversations and give up messages that wait. ``agenda.snapshot`` keeps reminders."""
+        self.agenda.close()
+        self.outbox.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

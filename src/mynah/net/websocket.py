@@ -234,7 +234,8 @@ class DeviceSocket(WSListener):
         assert self._session is not None
         self._started = True
         try:
-            self._session.on_audio(frames.decode_audio(self._version, payload).packet)
+            frame = frames.decode_audio(self._version, payload)
+            self._session.on_audio(frame.packet, frame.timestamp)
         except WireError as error:
             self._bad_frame(error)
 

@@ -27,6 +27,7 @@ class Kind(enum.StrEnum):
     TTS = "TTS"
     MEMORY = "Memory"
     INTENT = "Intent"
+    TURN_DETECTOR = "TurnDetector"
 
 
 class ProviderOptions(BaseModel):
@@ -154,6 +155,14 @@ class AsrStream(Protocol):
 
     def feed(self, pcm: bytes) -> None:
         """Take the next stretch of audio, at the provider's rate."""
+
+    async def interim(self) -> Transcript:
+        """Return the text so far, without ending the utterance. Raises ProviderError.
+
+        Asked for at a pause. A streaming recogniser answers with what it has; one that wants the whole utterance
+        recognises a copy of it, and when nothing but silence follows, that text is taken for the final one.
+        Cancelling it leaves the utterance as it was.
+        """
 
     async def finish(self) -> Transcript:
         """No more audio: return the final text. Raises ProviderError."""
@@ -357,3 +366,33 @@ class IntentProvider(Provider[OptionsT]):
     def functions(self) -> frozenset[str] | None:
         """Names of the plugin tools that may be used; None: all of them. A device's own tools always may."""
         return None
+
+
+# ---------------------------------------------------------------- end of turn
+
+
+class TurnDetectorOptions(ProviderOptions):
+    """Options that every turn detector has."""
+
+    threshold: float = Field(
+        0.5, ge=0, le=1, description="at or above this probability the speaker is taken to have finished"
+    )
+
+
+TurnDetectorOptionsT = TypeVar("TurnDetectorOptionsT", bound=TurnDetectorOptions)
+
+
+class TurnDetectorProvider(Provider[TurnDetectorOptionsT]):
+    """Tells from the sound whether somebody who has just paused has finished."""
+
+    @property
+    def threshold(self) -> float:
+        """Probability at or above which the speaker has finished."""
+        return self.options.threshold
+
+    async def probability(self, pcm: bytes) -> float:
+        """Return how likely (0…1) it is that somebody who has just paused has finished.
+
+        ``pcm`` is the utterance so far, s16le mono at 16 kHz; its last 8 s are enough. Raises ProviderError.
+        """
+        raise NotImplementedError

@@ -29,6 +29,7 @@ from mynah.providers.base import (
     Provider,
     ProviderOptions,
     TtsProvider,
+    TurnDetectorProvider,
     VadProvider,
     VllmProvider,
 )
@@ -54,6 +55,8 @@ _BUILT_INS: Mapping[str, str] = {
     "Memory.nomem": "mynah.providers.memory.nomem:NoMemory",
     "Intent.function_call": "mynah.providers.intent.function_call:FunctionCallIntent",
     "Intent.nointent": "mynah.providers.intent.nointent:NoIntent",
+    "TurnDetector.smart_turn": "mynah.providers.turn.smart_turn:SmartTurn",
+    "TurnDetector.fake": "mynah.providers.turn.fake:FakeTurnDetector",
 }
 
 _INTERFACES: Mapping[Kind, type[Provider[Any]]] = {
@@ -64,6 +67,7 @@ _INTERFACES: Mapping[Kind, type[Provider[Any]]] = {
     Kind.TTS: TtsProvider,
     Kind.MEMORY: MemoryProvider,
     Kind.INTENT: IntentProvider,
+    Kind.TURN_DETECTOR: TurnDetectorProvider,
 }
 
 # What people leave in place of a key when they copy an example: 你的…, your_…, <key>, xxx, change-me, 请填写.

@@ -125,6 +125,11 @@ class _BatchStream:
         if not self._cancelled:
             self._audio.append(pcm)
 
+    async def interim(self) -> Transcript:
+        if self._cancelled or not self._audio:
+            return Transcript(text="", language=self._request.language)
+        return await self._provider.transcribe(bytes(self._audio), self._request)
+
     async def finish(self) -> Transcript:
         if self._cancelled:
             raise ProviderError("this utterance was cancelled", provider=self._provider.name)
@@ -260,6 +265,14 @@ class _GuardedStream:
         ) as error:  # told to `finish`, where there is somebody to hear it and a retry is possible
             self._failure = error
             self._drop()
+
+    async def interim(self) -> Transcript:
+        # Tried once: it is a guess, and `finish` will try again.
+        if self._stream is None:
+            raise self._failure or ProviderError("this utterance was cancelled", provider=self._guard.name)
+        with provider_errors(self._guard.name):
+            async with asyncio.timeout(self._guard.first_timeout_s):
+                return await self._stream.interim()
 
     async def finish(self) -> Transcript:
         for left in reversed(range(self._guard.tries)):

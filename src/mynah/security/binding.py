@@ -11,19 +11,16 @@ codes. Who shares an address with the device (its NAT, a proxy that is not trust
 
 from __future__ import annotations
 
-import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import msgspec
-from loguru import logger
 
 from mynah.errors import ConfigError, MynahError
+from mynah.security.files import LatestFile
 from mynah.security.tokens import normal_client_id, normal_device_id
 
 CODE_DIGITS: Final = 6
@@ -45,7 +42,6 @@ refuses."""
 MAX_NAME_CHARS: Final = 64
 """Names appear in lists and logs."""
 
-_log = logger.bind(tag="binding")
 
 Identity: TypeAlias = tuple[str, str]
 """Device-Id and Client-Id, as they are compared."""
@@ -218,9 +214,7 @@ class BindingFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer = ThreadPoolExecutor(1, "bindings")
-        self._lock = threading.Lock()
-        self._latest: tuple[BoundDevice, ...] | None = None
+        self._file = LatestFile(path, "bindings made now are lost at the next restart")
 
     def read(self) -> list[BoundDevice]:
         """Return the bound devices; none without a file. Raises ConfigError when it cannot be used."""
@@ -239,43 +233,8 @@ class BindingFile:
 
     def save(self, bound: tuple[BoundDevice, ...]) -> None:
         """Write on a thread of its own. Of several states that wait to be written, only the last one is."""
-        with self._lock:
-            idle, self._latest = self._latest is None, bound
-        if idle:
-            self._writer.submit(self._write_latest)
+        self._file.save(msgspec.json.format(msgspec.json.encode(_Kept(list(bound))), indent=1) + b"\n")
 
     def close(self) -> None:
         """Wait until all is written."""
-        self._writer.shutdown(wait=True)
-
-    def _write_latest(self) -> None:
-        with self._lock:
-            bound, self._latest = self._latest, None
-        assert bound is not None
-        try:
-            _replace(self._path, msgspec.json.format(msgspec.json.encode(_Kept(list(bound))), indent=1))
-        except OSError as error:
-            _log.error(
-                "{} cannot be written ({}): bindings made now are lost at the next restart",
-                self._path,
-                error.strerror,
-            )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # else a power cut may bring the old file back
-    finally:
-        os.close(folder)
+        self._file.close()

@@ -19,9 +19,13 @@ from mynah.sim.device import AudioFormat, Counters, DeviceState, Observer, Simul
 from mynah.sim.discovery import DeviceIdentity
 from mynah.sim.json_device import JsonDevice
 from mynah.sim.link import ConnectError
-from mynah.sim.microphone import Microphone, PcmSource, burst
+from mynah.sim.microphone import Microphone, PcmSource, Speech, burst
 from mynah.sim.recorder import Marks, MessageSeen, Recorder
+from mynah.sim.timeline import Origin, Span, Tracer, TurnTimeline
 from mynah.wire.messages import ListenMode
+
+BARGE_IN_S = 2.0
+"""Who interrupts a reply has begun to speak before it stopped: so much sound belongs to the next turn as well."""
 
 _CJK = re.compile(r"[\u3000-\u9fff\uff00-\uffef]")
 
@@ -85,6 +89,8 @@ class Turn(msgspec.Struct):
     """Packets that came more than 5 ms after the one before had ended."""
     stages: dict[str, float] = {}
     """``stt``, ``tts_start``, ``first_audio``, ``complete``."""
+    timeline: list[Span] = []
+    """What took how long; filled in at the end of the conversation, for its last `MAX_TRACES` turns."""
 
 
 class Conversation(msgspec.Struct):
@@ -98,6 +104,8 @@ class Conversation(msgspec.Struct):
     played: list[bytes] = []
     """Opus packets that the loudspeaker played."""
     sample_rate: int = 24000
+    timelines: list[TurnTimeline] = []
+    """Of the last `MAX_TRACES` turns, once the conversation is over."""
 
     @property
     def ok(self) -> bool:
@@ -130,11 +138,11 @@ async def converse(
     """
     conversation = record if record is not None else Conversation()
     async with (
-        _connected(target, watcher or Observer(), conversation) as (device, recorder),
+        _connected(target, watcher or Observer(), conversation) as (device, recorder, tracer),
         _running(Microphone(device)) as microphone,
     ):
         for words in (*((wake,) if wake is not None else ()), *said):
-            turn = await _take_turn(target, device, microphone, recorder, words, woken=words is wake)
+            turn = await _take_turn(target, device, microphone, recorder, tracer, words, woken=words is wake)
             conversation.turns.append(turn)
             if not turn.ok:
                 break
@@ -156,17 +164,22 @@ async def converse_live(
     """
     conversation = record if record is not None else Conversation()
     async with (
-        _connected(target, watcher or Observer(), conversation) as (device, recorder),
+        _connected(target, watcher or Observer(), conversation) as (device, recorder, tracer),
         _running(Microphone(device, source=source)),
     ):
         device.listen(target.mode)
         while device.connected:
             recorder.marks = marks = Marks()
+            tracer.begin(BARGE_IN_S)
             while marks.stop_at is None and device.connected:
                 await device.changed()
             if marks.stop_at is not None:
                 turn = _result(Said(" ".join(marks.stt)), marks, marks.stt_at or marks.stop_at)
                 conversation.turns.append(turn)
+                origin, asked_at = (
+                    (Origin.STT, marks.stt_at) if marks.stt_at else (Origin.START, marks.start_at)
+                )
+                tracer.end(turn.said, origin, asked_at or marks.stop_at)
                 on_turn(turn)
     return conversation
 
@@ -174,11 +187,12 @@ async def converse_live(
 @contextlib.asynccontextmanager
 async def _connected(
     target: Target, watcher: Observer, conversation: Conversation
-) -> AsyncIterator[tuple[SimulatedDevice, Recorder]]:
+) -> AsyncIterator[tuple[SimulatedDevice, Recorder, Tracer]]:
     """Boot, connect and say hello; afterwards put everything into the conversation's record."""
     started_at = time.monotonic()
     url, token, protocol = target.ws_url, target.token, target.protocol
-    recorder = Recorder(watcher, started_at)
+    tracer = Tracer(watcher, pcm=target.dialect is Dialect.JSON and target.audio_format == "pcm")
+    recorder = Recorder(tracer, started_at)
     if not url:
         booted = await _boot(target, recorder, conversation.counters)
         url, token, protocol = booted.url, token or booted.token, protocol or booted.protocol
@@ -194,12 +208,15 @@ async def _connected(
         await device.open(url, token, verify_tls=target.verify_tls, on_connected=connected)
         conversation.stages["connect"] = _ms(opening_at, connected_at)
         conversation.stages["hello"] = _ms(connected_at, time.monotonic())
-        yield device, recorder
+        yield device, recorder, tracer
     finally:
         await device.close()
         conversation.messages = recorder.messages
         conversation.played = device.speaker.played
         conversation.sample_rate = device.sample_rate
+        conversation.timelines = tracer.timelines()
+        for turn, seen in zip(reversed(conversation.turns), reversed(conversation.timelines), strict=False):
+            turn.timeline = seen.spans()
 
 
 async def _boot(target: Target, recorder: Recorder, counters: Counters) -> BootResult:
@@ -255,17 +272,22 @@ async def _take_turn(
     device: SimulatedDevice,
     microphone: Microphone,
     recorder: Recorder,
+    tracer: Tracer,
     said: Said,
     *,
     woken: bool = False,
 ) -> Turn:
     """Say one thing and hear the answer out."""
     recorder.marks = marks = Marks()
+    tracer.begin()
     late_before = device.speaker.late_frames
+    origin = Origin.BUTTON if target.mode is ListenMode.MANUAL else Origin.SPEECH
     if woken:
+        origin = Origin.WAKE
         device.wake(said.text, burst(said.pcm or b"", device.audio_format), target.mode)
         asked_at = time.monotonic()
     elif said.pcm is None:
+        origin = Origin.TEXT
         device.mode = target.mode
         device.detect(said.text)
         asked_at = time.monotonic()
@@ -278,6 +300,7 @@ async def _take_turn(
     if error or not turn.ok:
         turn.ok = False
         turn.error = error or "the answer was empty"
+    tracer.end(said.text, origin, asked_at, turn.error)
     return turn
 
 
@@ -286,12 +309,23 @@ async def _speak(target: Target, device: SimulatedDevice, microphone: Microphone
     speech = microphone.say(pcm)
     if not device.mic_open and device.state is not DeviceState.SPEAKING:
         device.listen(target.mode)
-    await speech.finished.wait()
+    await _finished(speech, device)
     if target.mode is ListenMode.MANUAL:
         device.stop_listening()
         return time.monotonic()
-    assert speech.ended_at is not None  # set before `finished`
-    return speech.ended_at
+    return speech.ended_at or time.monotonic()
+
+
+async def _finished(speech: Speech, device: SimulatedDevice) -> None:
+    """Wait until everything was said, or the connection is lost: then nobody may have begun to say it."""
+    finished = asyncio.ensure_future(speech.finished.wait())
+    try:
+        while not finished.done() and device.connected:
+            changed = asyncio.ensure_future(device.changed())
+            await asyncio.wait({finished, changed}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+    finally:
+        finished.cancel()
 
 
 async def _hear_out(target: Target, device: SimulatedDevice, marks: Marks) -> str:

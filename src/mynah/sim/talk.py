@@ -25,7 +25,9 @@ from mynah.sim.microphone import FRAME_MS
 from mynah.sim.recorder import describe
 from mynah.sim.soundcard import SoundCard
 from mynah.sim.state import Direction, Observer
+from mynah.sim.timeline import Span
 from mynah.sim.voice import DEFAULT_VOICE, language_of, speak
+from mynah.sim.waterfall import draw
 from mynah.wire.messages import DeviceMessage, ListenMode, ReceivedMessage
 
 DEFAULT_OTA_URL = "http://127.0.0.1:8003/xiaozhi/ota/"
@@ -58,6 +60,8 @@ class TalkOptions:
     """Wake word to begin with."""
     json: bool = False
     save: Path | None = None
+    waterfall: Path | None = None
+    """SVG file to draw the turns into."""
     mode: ListenMode = ListenMode.AUTO
     protocol: int | None = None
     """Framing version; None: what the server asks for."""
@@ -94,6 +98,8 @@ class TalkReport(msgspec.Struct):
     counters: dict[str, int]
     turns: list[Turn]
     messages: list[msgspec.Struct]
+    timeline: list[Span]
+    """Of the last turn."""
     error: str = ""
 
 
@@ -111,6 +117,7 @@ def run(options: TalkOptions) -> int:
         if options.save is not None and conversation.played:
             write_wav(options.save, conversation.audio(), conversation.sample_rate)
             console.print(f"saved {escape(str(options.save))}")
+        _draw(options, conversation, console)
         error = next((turn.error for turn in conversation.turns if turn.error), "")
     except ConfigError as failure:
         error, failed = str(failure), EXIT_USAGE
@@ -120,7 +127,7 @@ def run(options: TalkOptions) -> int:
         error = str(failure)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
-        return EXIT_INTERRUPTED
+        return _interrupted(options, conversation, console)
     answered = conversation.ok and not error
     if options.json:
         sys.stdout.write(msgspec.json.encode(report(conversation, error)).decode() + "\n")
@@ -130,6 +137,26 @@ def run(options: TalkOptions) -> int:
     if not answered:
         print(error or "no answer came", file=sys.stderr)  # noqa: T201
     return EXIT_OK if answered else failed
+
+
+def _interrupted(options: TalkOptions, conversation: Conversation, console: Console) -> int:
+    """Draw what there was until Ctrl-C, which is how a conversation with a real microphone ends."""
+    try:
+        _draw(options, conversation, console)
+    except ConfigError as failure:
+        print(failure, file=sys.stderr)  # noqa: T201
+    return EXIT_INTERRUPTED
+
+
+def _draw(options: TalkOptions, conversation: Conversation, console: Console) -> None:
+    """Draw the turns when that is wanted and there were any. Raises ConfigError when the file cannot be written."""
+    if options.waterfall is None or not conversation.timelines:
+        return
+    try:
+        options.waterfall.write_text(draw(conversation.timelines), "utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {options.waterfall}: {error.strerror}") from error
+    console.print(f"saved {escape(str(options.waterfall))}")
 
 
 def _token_advice(options: TalkOptions) -> str:
@@ -155,6 +182,7 @@ def report(conversation: Conversation, error: str = "") -> TalkReport:
         counters=msgspec.structs.asdict(conversation.counters),
         turns=conversation.turns,
         messages=list(conversation.messages),
+        timeline=last.timeline,
         error=error,
     )
 
@@ -188,8 +216,13 @@ def _check_said(options: TalkOptions) -> None:
         raise ConfigError("--wake needs --mode auto or realtime, and no --mic")
     if options.mic and options.mode is ListenMode.MANUAL:
         raise ConfigError("--mic needs --mode auto or realtime: there is no button to release here")
-    if options.save is not None and not options.save.absolute().parent.is_dir():
-        raise ConfigError(f"cannot write {options.save}: there is no folder {options.save.absolute().parent}")
+    for file in (options.save, options.waterfall):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise ConfigError(f"cannot write {file}: there is no folder {file.absolute().parent}")
+    if options.waterfall is not None and options.waterfall.suffix.lower() != ".svg":
+        raise ConfigError(
+            f"--waterfall {options.waterfall}: it is drawn as SVG only, so the name ends in .svg"
+        )
 
 
 def _check_device(options: TalkOptions) -> None:

@@ -34,8 +34,8 @@ class FakeAsr(AsrProvider[FakeAsrOptions]):
 
     @property
     def capabilities(self) -> AsrCapabilities:
-        """Streaming, at 16 kHz."""
-        return AsrCapabilities(languages=self.options.languages, streaming=True)
+        """At 16 kHz; all its work comes at the end."""
+        return AsrCapabilities(languages=self.options.languages)
 
     def open_stream(self, request: AsrRequest) -> AsrStream:
         """Begin an utterance."""
@@ -57,6 +57,10 @@ class _FakeStream:
     def feed(self, pcm: bytes) -> None:
         """Note that there was audio."""
         self._heard = self._heard or bool(pcm)
+
+    async def interim(self) -> Transcript:
+        """Answer as `finish` does, without ending the utterance."""
+        return await self.finish()
 
     async def finish(self) -> Transcript:
         """Answer ``delay_ms`` later; nothing when there was no audio."""

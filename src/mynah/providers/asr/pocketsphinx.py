@@ -310,6 +310,12 @@ class _Utterance:
         if not self._cancelled:
             self._pcm += pcm[: max(0, self._limit - len(self._pcm))]
 
+    async def interim(self) -> Transcript:
+        """Recognise what was fed so far. Raises ProviderError."""
+        if self._cancelled or not self._pcm:
+            return Transcript("", language="en")
+        return await self._provider.recognise(bytes(self._pcm))
+
     async def finish(self) -> Transcript:
         """Recognise what was fed. Raises ProviderError."""
         if self._cancelled:

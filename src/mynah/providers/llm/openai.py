@@ -75,7 +75,7 @@ class OpenAiLlm(LlmProvider[OpenAiOptions]):
         options = self.options
         body: dict[str, Any] = {
             "model": options.model_name,
-            "messages": [_message(message, names) for message in request.messages],
+            "messages": [_message(message, names) for message in _notes_merged(request.messages)],
             "stream": True,
             "stream_options": {"include_usage": True} if options.stream_usage else None,
             "temperature": options.temperature,
@@ -124,6 +124,25 @@ class ToolNames:
         if isinstance(chunk, ToolCall):
             return msgspec.structs.replace(chunk, name=self._original.get(chunk.name, chunk.name))
         return chunk
+
+
+def _notes_merged(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Put later system messages at the head of the user message that follows.
+
+    Services know one system message, the first: chat templates refuse others, or move them to the top, where a note
+    of the time would change the beginning of every request.
+    """
+    merged: list[ChatMessage] = []
+    note = ""
+    for message in messages:
+        if message.role is Role.SYSTEM and merged:
+            note += message.content + "\n\n"
+        elif message.role is Role.USER and note:
+            merged.append(msgspec.structs.replace(message, content=note + message.content))
+            note = ""
+        else:
+            merged.append(message)
+    return merged
 
 
 def _message(message: ChatMessage, names: ToolNames) -> dict[str, Any]:

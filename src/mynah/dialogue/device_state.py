@@ -1,0 +1,107 @@
+"""What is known of devices and must survive a restart of the server, as one file."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+from loguru import logger
+
+from mynah.dialogue.allowance import DailyAllowance, Spent
+from mynah.dialogue.patience import PauseProfile, Profiles
+from mynah.dialogue.reminders import Agenda, KeptReminder
+from mynah.security.files import LatestFile
+
+SAVE_DELAY_S = 2.0
+"""Changes within this time are written together: a file of many devices may have megabytes."""
+SAVE_EVERY_S = 300.0
+"""What nobody announces, habits and allowances, is written this often; more than that of it a crash does not cost."""
+
+log = logger.bind(tag="devices")
+
+
+class KeptState(msgspec.Struct):
+    """Content of the file."""
+
+    reminders: tuple[KeptReminder, ...] = ()
+    pauses: dict[str, PauseProfile] = {}
+    """How long each device's user pauses."""
+    spent: Spent | None = None
+    """What devices were told today."""
+    version: int = 1
+
+
+class DeviceState:
+    """Reads the file at the start, and writes it when something has changed, now and then, and at the end."""
+
+    def __init__(self, path: Path, agenda: Agenda, profiles: Profiles, allowance: DailyAllowance) -> None:
+        self._file = LatestFile(path, "reminders and what was learnt are lost at the next restart")
+        self._agenda = agenda
+        self._profiles = profiles
+        self._allowance = allowance
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._written = b""
+
+    def start(self) -> None:
+        """Take up what was kept; call before devices connect. A damaged file is put aside."""
+        kept = self._read()
+        self._agenda.restore(kept.reminders)
+        self._profiles.restore(kept.pauses)
+        if kept.spent is not None:
+            self._allowance.restore(kept.spent)
+        self._agenda.changed = self._changed
+        self._plan(SAVE_EVERY_S)
+
+    def stop(self) -> None:
+        """Write a last time, and no more by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._save()
+
+    def close(self) -> None:
+        """Wait until all is written: blocks for as long as the disk needs. After `stop`."""
+        self._file.close()
+
+    def _read(self) -> KeptState:
+        path = self._file.path
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=KeptState)
+        except FileNotFoundError:
+            return KeptState()
+        except OSError as error:
+            log.warning("{} cannot be read ({}): reminders made before are not known", path, error.strerror)
+        except (msgspec.DecodeError, UnicodeError):
+            aside = path.with_suffix(".damaged")
+            log.warning(
+                "{} is damaged, it is put aside as {}: reminders made before are lost", path, aside.name
+            )
+            path.replace(aside)
+        return KeptState()
+
+    def _changed(self) -> None:
+        self._plan(SAVE_DELAY_S)
+
+    def _plan(self, delay_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        at = loop.time() + delay_s
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._save()
+        self._plan(SAVE_EVERY_S)
+
+    def _save(self) -> None:
+        state = KeptState(self._agenda.snapshot(), self._profiles.snapshot(), self._allowance.snapshot())
+        content = msgspec.json.encode(state) + b"\n"
+        if content != self._written:  # most of the time nothing has happened
+            self._written = content
+            self._file.save(content)

@@ -1,0 +1,1 @@
+"""Turn detectors: they tell from the sound of an utterance whether the speaker has finished."""

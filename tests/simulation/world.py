@@ -1,0 +1,611 @@
+"""A world for one scenario: the real conversation engine between a simulated device and simulated services.
+
+`run` plays a scenario on virtual time and returns all that happened, in order. Whether it should have happened so is
+for `tests.simulation.invariants` to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+from loguru import logger
+
+from mynah.audio.pacer import Pacer
+from mynah.dialogue import commands, events
+from mynah.dialogue.allowance import DailyAllowance
+from mynah.dialogue.answer import MODEL_DELAY
+from mynah.dialogue.continuity import Conversations
+from mynah.dialogue.delays import LEAST_SAMPLES, Delays
+from mynah.dialogue.outbox import Outbox
+from mynah.dialogue.patience import Profiles
+from mynah.dialogue.prompt import Prompt
+from mynah.dialogue.record import TurnRecord
+from mynah.dialogue.reminders import Agenda
+from mynah.dialogue.services import DialogueSettings, Services
+from mynah.dialogue.session import Session
+from mynah.dialogue.speak import Voice
+from mynah.dialogue.speculation import Speculation
+from mynah.dialogue.turn import Phase, TurnMachine, TurnPolicy
+from mynah.errors import ToolError
+from mynah.providers.base import ChatMessage, ProviderOptions, VadCapabilities
+from mynah.providers.memory.nomem import NoMemory
+from mynah.providers.turn.guard import GuardedTurnDetector
+from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts
+from mynah.texts import catalog, variants
+from mynah.tools.base import FunctionTool, ToolResult
+from mynah.tools.toolbox import Toolbox
+from mynah.wire.messages import TtsSentence, TtsStart, TtsStop
+from tests.simulation import scenario as steps
+from tests.simulation.device import WAKE_WORD, WORD_PACKETS, Device
+from tests.simulation.scenario import Scenario
+from tests.simulation.services import (
+    FRAME,
+    Acts,
+    Request,
+    SimBatchAsr,
+    SimDetector,
+    SimEncoder,
+    SimIngest,
+    SimLlm,
+    SimStreamingAsr,
+    SimTts,
+    Words,
+)
+from tests.virtual_time import VirtualRunner
+
+DEVICE_ID = "aa:bb:cc:dd:ee:ff"
+LAST_QUESTION = "qlast question"
+SWEEP_S, QUIET_S = 5.0, 3.0
+POLL_S = 0.01
+REST_S = 90.0
+"""Everything that hangs is given up before that: three tries of a recogniser, two of a model, a voice."""
+EXIT = "goodbye"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Something that happened: ``kind`` says what ``what`` is."""
+
+    at: float
+    kind: str
+    session: int
+    what: Any
+    more: Any = None
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A step of the turn machine."""
+
+    before: Phase
+    event: events.Event
+    commands: tuple[commands.Command, ...]
+    after: Phase
+
+
+class Told(msgspec.Struct):
+    """An announcement, and what its sender was told of it."""
+
+    words: str
+    session: int
+    answers: list[bool]
+
+
+class Outcome(msgspec.Struct):
+    """All that happened in a scenario."""
+
+    scenario: Scenario
+    log: list[Entry]
+    faults: list[str]
+    """What was wrong at the moment it happened."""
+    history: list[ChatMessage]
+    tts: SimTts
+    records: list[TurnRecord]
+    told: list[Told]
+    hits: int = 0
+    misses: int = 0
+
+
+class SpyMachine(TurnMachine):
+    """Writes down every step."""
+
+    __slots__ = ("_number", "_world")
+
+    def __init__(self, policy: TurnPolicy, world: World, number: int) -> None:
+        super().__init__(policy)
+        self._world, self._number = world, number
+
+    def step(self, event: events.Event) -> list[commands.Command]:
+        before = self.phase
+        try:
+            found = super().step(event)
+        except Exception as error:
+            self._world.fault(f"{type(error).__name__} in the turn machine: {error}")
+            raise
+        self._world.note("step", self._number, Moved(before, event, tuple(found), self.phase))
+        return found
+
+    @property
+    def held(self) -> bool:
+        return self._held
+
+    @property
+    def hearing(self) -> bool:
+        return self._hearing
+
+
+class SimLink:
+    """The server's end of a connection, and the device's."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world, self.number = world, number
+        self.closed = False
+        self.lost = False
+        """Nothing gets through any more, but the server does not know yet."""
+        self.session: Session | None = None
+        self.sentences = 0
+        self.speaking = False
+        self.frames = 0
+
+    # -- Link
+
+    def send(self, message: Any) -> None:
+        world = self.world
+        if self.closed:
+            world.fault(f"{type(message).__name__} was sent after the connection was closed")
+            return
+        if isinstance(message, TtsStart):
+            self.speaking, self.sentences, self.frames = True, 0, 0
+        elif isinstance(message, TtsSentence):
+            self.sentences += message.state == "sentence_start"
+        elif isinstance(message, TtsStop):
+            self.speaking = False
+        world.note("send", self.number, message, world.encoded() if isinstance(message, TtsStop) else None)
+        if not self.lost:
+            world.device.on_message(self, message)
+
+    def send_audio(self, packet: bytes, timestamp_ms: int) -> None:
+        if self.closed:
+            self.world.fault("audio was sent after the connection was closed")
+            return
+        self.frames += 1
+        self.world.note("frame", self.number, FRAME.unpack(packet), timestamp_ms)
+        if not self.lost:
+            self.world.device.on_frame(timestamp_ms)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        if not self.closed:
+            self.closed = True
+            self.world.loop.call_soon(self.end)
+            self.world.device.on_closed(self)
+
+    # -- the device's end
+
+    def up(self, message: Any) -> None:
+        if not self.closed and not self.lost and self.session is not None:
+            self.session.on_message(message)
+
+    def up_audio(self, packet: bytes, stamp: int) -> None:
+        if not self.closed and not self.lost and self.session is not None:
+            self.session.on_audio(packet, stamp)
+
+    def end(self) -> None:
+        """The server learns that the connection is gone."""
+        self.closed = True
+        self.world.note("closed", self.number, None, self.world.encoded())
+        assert self.session is not None
+        self.session.on_closed()
+        self.speaking = False
+
+
+class Speaker:
+    """A session as the outbox sees it; counts what is told of each announcement."""
+
+    def __init__(self, world: World, link: SimLink) -> None:
+        self._world, self._link = world, link
+
+    @property
+    def quiet_s(self) -> float:
+        assert self._link.session is not None
+        return self._link.session.quiet_s
+
+    def say(self, words: str, on_done: Callable[[bool], None] | None = None) -> None:
+        told = Told(words, self._link.number, [])
+        self._world.told.append(told)
+
+        def tell(said: bool) -> None:
+            told.answers.append(said)
+            if on_done is not None:
+                on_done(said)
+
+        assert self._link.session is not None
+        self._link.session.say(words, tell)
+
+
+class World:
+    """Everything around the session."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.loop = asyncio.get_running_loop()
+        self.log: list[Entry] = []
+        self.faults: list[str] = []
+        self.told: list[Told] = []
+        self.records: list[TurnRecord] = []
+        self.links: list[SimLink] = []
+        self.words = Words()
+        self.day = date(2026, 1, 2)
+        self.chance = random.Random(scenario.seed)
+        self.acts = Acts(scenario.asr, steps.Asr()), Acts(scenario.llm, steps.Llm()), Acts(scenario.tts, steps.Tts())
+        self.ingest = SimIngest(scenario.lag_s, self.chance, self._delivered)
+        kind = SimStreamingAsr if scenario.streaming else SimBatchAsr
+        self.asr: SimStreamingAsr | SimBatchAsr = kind(self.acts[0], self.words)
+        self.llm = SimLlm(self.acts[1], lambda request: self.note("llm", len(self.links), request))
+        self.tts = SimTts(self.acts[2])
+        self.encoders: list[SimEncoder] = []
+        self.tools_running = 0
+        self.heard: dict[int, int] = {}
+        self.pacer = Pacer()
+        self.outbox = Outbox(self._find)
+        self.agenda = Agenda(self.outbox.announce)
+        self.services = self._services()
+        self.device = Device(scenario.mode, scenario.rtt_s, self.words, self._connect)
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _services(self) -> Services:
+        scenario = self.scenario
+        guarded_tts = GuardedTts(self.tts)
+        policy = TurnPolicy.from_phrases([WAKE_WORD], [EXIT], scenario.greeting, scenario.judge)
+        voice = Voice(guarded_tts, self.pacer, self._encoder)  # type: ignore[arg-type]
+        delays = Delays()
+        if scenario.slow_model:
+            for _ in range(LEAST_SAMPLES):
+                delays.note(MODEL_DELAY.format(self.llm.name), 3.0)
+                delays.note("tool slow", 3.0)
+            for phrase in variants("filler", "en"):
+                call = self.tts.new_call(phrase)
+                call.encoded, call.open = call.frames, False
+                frames = tuple(FRAME.pack(call.number, index) for index in range(call.frames))
+                voice.cache.put((guarded_tts.name, "en", voice.words(phrase)), frames)
+        detector = None
+        if scenario.detector:
+            detector = GuardedTurnDetector(SimDetector(scenario.detector), lambda error: None)
+        return Services(
+            settings=DialogueSettings(
+                "en", policy, 16000, farewell_prompt="Say goodbye." if scenario.asked_farewell else ""
+            ),
+            ingest=self.ingest,  # type: ignore[arg-type]
+            asr=GuardedAsr(self.asr),
+            vad=VadCapabilities(min_silence_ms=300),
+            llm=GuardedLlm(self.llm),
+            voice=voice,
+            toolbox=Toolbox(self._tools()),
+            offers_tools=True,
+            observer=self,
+            now=lambda: datetime(2026, 1, 2, 15, 4, tzinfo=UTC),
+            prompt=Prompt("en", "You are Mynah."),
+            memory=NoMemory("nomem", ProviderOptions(type="nomem")),
+            conversations=Conversations(100_000, "en", 1800.0, self.loop.time),
+            allowance=DailyAllowance(scenario.allowance, lambda: self.day),
+            profiles=Profiles(),
+            speculation=Speculation(True if scenario.speculation else False),
+            delays=delays,
+            reminders=self.agenda.of,
+            turn_detector=detector,
+        )
+
+    def _encoder(self) -> SimEncoder:
+        self.encoders.append(SimEncoder(self.tts))
+        return self.encoders[-1]
+
+    def _tools(self) -> tuple[FunctionTool, ...]:
+        async def use(name: str, asked: str) -> str:
+            self.note("tool", len(self.links), name, asked)
+            self.tools_running += 1
+            try:
+                await asyncio.sleep(2.0 if name == "slow" else 0.05)
+            finally:
+                self.tools_running -= 1
+            return f"{name} was used"
+
+        async def quick(asked: str) -> str:
+            return await use("quick", asked)
+
+        async def slow(asked: str) -> str:
+            return await use("slow", asked)
+
+        async def broken(asked: str) -> str:
+            await use("broken", asked)
+            raise ToolError("this tool is broken")
+
+        async def leave(asked: str) -> ToolResult:
+            return ToolResult(await use("leave", asked), end_session=True)
+
+        async def direct(asked: str) -> ToolResult:
+            await use("direct", asked)
+            return ToolResult("Direct answer that a tool gave.", direct=True)
+
+        return tuple(FunctionTool(tool, tool.__name__) for tool in (quick, slow, broken, leave, direct))
+
+    # -- SessionObserver
+
+    def on_session_opened(self, device_id: str, session_id: str) -> None:
+        self.note("opened", len(self.links), None)
+
+    def on_turn(self, record: TurnRecord) -> None:
+        self.records.append(record)
+
+    def on_session_closed(self, device_id: str, session_id: str) -> None:
+        pass
+
+    # -- what happened
+
+    def note(self, kind: str, session: int, what: Any, more: Any = None) -> None:
+        self.log.append(Entry(self.loop.time(), kind, session, what, more))
+
+    def fault(self, text: str) -> None:
+        self.faults.append(text)
+
+    def encoded(self) -> dict[int, int]:
+        """How much of the latest sentences has been encoded so far, by request to the voice."""
+        return {call.number: call.encoded for call in self.tts.calls[-12:]}
+
+    def _delivered(self, packet: bytes) -> None:
+        if packet[:1] == b"w" and self.phase is Phase.LISTENING:
+            number = int(packet[1:])
+            self.heard[number] = self.heard.get(number, 0) + 1
+            if self.heard[number] == WORD_PACKETS and number in self.device.whole:
+                self.note("word", len(self.links), self.words.words[number])
+
+    # -- connections
+
+    @property
+    def link(self) -> SimLink | None:
+        return self.links[-1] if self.links else None
+
+    @property
+    def phase(self) -> Phase:
+        link = self.link
+        return link.session.phase if link is not None and link.session is not None else Phase.CLOSED
+
+    @property
+    def machine(self) -> SpyMachine | None:
+        link = self.link
+        machine = link.session._machine if link is not None and link.session is not None else None
+        return machine if isinstance(machine, SpyMachine) else None
+
+    def _connect(self) -> SimLink:
+        older = self.link
+        link = SimLink(self, len(self.links) + 1)
+        self.links.append(link)
+        link.session = Session(link, self.services, DEVICE_ID)
+        link.session._machine = SpyMachine(self.services.settings.policy, self, link.number)
+        if older is not None:
+            older.close()
+        return link
+
+    def _find(self, device_id: str) -> Speaker | None:
+        link = self.link
+        if link is None or link.closed or link.session is None:
+            return None
+        talking = link.session.greeted and link.session.phase is not Phase.CLOSED
+        return Speaker(self, link) if talking else None
+
+    def _sweep(self) -> None:
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+        link = self.link
+        if link is None or link.closed or link.session is None or link.session.phase is Phase.CLOSED:
+            return
+        link.session.check_quiet(self.loop.time())
+        if self.outbox.holds(DEVICE_ID) and self._find(DEVICE_ID) and link.session.quiet_s >= QUIET_S:
+            self.outbox.hand_over(DEVICE_ID)
+
+    # -- the course of events
+
+    async def play(self) -> None:
+        """Do all steps, ask a last question, end, and look what is left."""
+        self.device.connect()
+        for step in self.scenario.steps:
+            await self._do(step)
+        await self._until("said", 60.0)
+        for acts in self.acts:
+            acts.heal()
+        if self.device.mode == "manual":
+            self.device.release()
+        if any(act.fault == "endless" for act in self.scenario.llm):
+            self.device.interrupt()
+        await self._come_to_rest()
+        await self._ask_last_question()
+        await self._end()
+
+    async def _do(self, step: steps.Step) -> None:
+        device = self.device
+        match step:
+            case steps.Wait(s):
+                await asyncio.sleep(s)
+            case steps.Until(what, s):
+                await self._until(what, s)
+            case steps.Speak():
+                device.speak(step)
+            case steps.Begin():
+                device.begin()
+            case steps.Release():
+                device.release()
+            case steps.Restart(mode):
+                device.restart(mode or device.own_mode)
+            case steps.Wake():
+                device.wake()
+            case steps.Type(words):
+                device.type(words)
+            case steps.Interrupt():
+                device.interrupt()
+            case steps.Drop(late_s):
+                self._drop(late_s)
+            case steps.Connect():
+                device.connect()
+            case steps.Leave():
+                device.leave()
+            case steps.Announce(words, wait_s):
+                self.outbox.announce(DEVICE_ID, words, wait_s)
+            case steps.Notify():
+                link = self.link
+                if link is not None and not link.closed and link.session is not None:
+                    link.session.alert("Note", "Something to see.", "neutral")
+
+    def _drop(self, late_s: float) -> None:
+        link = self.link
+        self.device.lose()
+        if link is None or link.closed:
+            return
+        if late_s:
+            link.lost = True
+            self.loop.call_later(late_s, lambda: None if link.closed else link.end())
+        else:
+            link.end()
+
+    async def _until(self, what: str, s: float) -> bool:
+        holds = partial(CONDITIONS[what], self)
+        until = self.loop.time() + s
+        while not holds():
+            if self.loop.time() >= until:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+    async def _come_to_rest(self) -> None:
+        until = self.loop.time() + REST_S
+        calm = 0
+        while calm < 4:
+            await asyncio.sleep(0.3)
+            calm = calm + 1 if CONDITIONS["rest"](self) else 0
+            if self.loop.time() > until:
+                machine = self.machine
+                self.fault(f"does not come to rest: {self.phase.value}, held {machine is not None and machine.held}")
+                return
+
+    async def _ask_last_question(self) -> None:
+        self.day = date(2026, 1, 3)  # an allowance that was used up begins anew
+        device = self.device
+        device.begin()
+        if device.state == "speaking":  # the click ended an announcement
+            await self._until("mic", 5.0)
+            device.begin()
+        if not await self._until("mic", 5.0):
+            self.fault(f"the microphone does not open any more: device {device.state}, server {self.phase.value}")
+            return
+        await asyncio.sleep(0.1)
+        begun = len(self.log)
+        self.note("last", len(self.links), None)
+        device.speak(steps.Speak(LAST_QUESTION))
+        await self._until("said", 10.0)
+        await asyncio.sleep(0.1)
+        if device.mode == "manual":
+            device.release()
+        await asyncio.sleep(1.0)
+        await self._until("rest", 20.0)
+        answered = any(
+            entry.kind == "llm" and entry.what.user.endswith(LAST_QUESTION) for entry in self.log[begun:]
+        )
+        if not answered or not any(entry.kind == "frame" for entry in self.log[begun:]):
+            self.fault(f"the last question is not answered: device {device.state}, server {self.phase.value}")
+
+    async def _end(self) -> None:
+        await asyncio.sleep(3.0)
+        if self.phase is Phase.IDLE:
+            self._check_nothing_left("an idle session")
+        self.device.end()
+        self._sweeper.cancel()
+        link = self.link
+        if link is not None and not link.closed:
+            self.device.lose()
+            link.end()
+        self.outbox.close()
+        self.agenda.close()
+        await asyncio.sleep(1.0)
+        self._check_nothing_left("a session that has ended")
+
+    def _check_nothing_left(self, who: str) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            self.fault(f"{who} has tasks: {sorted(task.get_coro().__qualname__ for task in tasks)}")  # type: ignore[union-attr]
+        own = {"_sweep", "_tick" if self.device._ticker else "_sweep", "Announcement", "Outbox._expire"}
+        timers = [
+            handle for handle in self.loop._scheduled  # type: ignore[attr-defined]
+            if not handle.cancelled() and getattr(handle._callback, "__name__", "") not in own | {"_expire"}
+        ]
+        if timers:
+            self.fault(f"{who} has timers: {timers}")
+        if self.ingest.open_streams:
+            self.fault(f"{who} has {self.ingest.open_streams} streams in the ingest")
+        if isinstance(self.asr, SimStreamingAsr) and self.asr.open_streams:
+            self.fault(f"{who} has {self.asr.open_streams} streams in the recogniser")
+        if any(request.open for request in self.llm.requests):
+            self.fault(f"{who} has an open request to the language model")
+        if any(call.open for call in self.tts.calls):
+            self.fault(f"{who} has an open request to the voice")
+        if not all(encoder.closed for encoder in self.encoders):
+            self.fault(f"{who} has an encoder")
+        if self.tools_running:
+            self.fault(f"{who} has a tool that runs")
+
+
+def _rests(world: World) -> bool:
+    machine = world.machine
+    if machine is None or not world.device.quiet or world.outbox.holds(DEVICE_ID):
+        return world.phase is Phase.CLOSED and world.device.quiet
+    if world.phase is Phase.LISTENING:
+        return not machine.hearing and not world.links[-1].speaking
+    return world.phase in (Phase.IDLE, Phase.CLOSED)
+
+
+CONDITIONS: dict[str, Callable[[World], bool]] = {
+    **{phase.value: lambda world, phase=phase: world.phase is phase for phase in Phase},  # type: ignore[misc]
+    "said": lambda world: world.device.quiet,
+    "mic": lambda world: world.device.mic_open,
+    "hearing": lambda world: world.machine is not None and world.machine.hearing,
+    "held": lambda world: world.machine is not None and world.machine.held,
+    "frame": lambda world: world.links[-1].speaking and world.links[-1].frames > 0,
+    "second": lambda world: world.links[-1].speaking and world.links[-1].sentences > 1,
+    "asked": lambda world: any(request.open for request in world.llm.requests),
+    "tool": lambda world: world.tools_running > 0,
+    "rest": _rests,
+}
+"""What a step can wait for."""
+
+
+def run(scenario: Scenario) -> Outcome:
+    """Play a scenario."""
+    state = random.getstate()
+    random.seed(scenario.seed)
+    catalog._rotation.cache_clear()  # which of several phrases is said depends on what was said before
+    logger.disable("mynah")
+    try:
+        with VirtualRunner() as runner:
+            return runner.run(_played(scenario))
+    finally:
+        logger.enable("mynah")
+        random.setstate(state)
+
+
+async def _played(scenario: Scenario) -> Outcome:
+    world = World(scenario)
+    world.loop.set_exception_handler(lambda _, context: world.fault(f"unhandled: {_told(context)}"))
+    try:
+        await world.play()
+    except Exception as error:  # a fault of the engine that came up in a call of the world
+        world.fault(f"unhandled: {type(error).__name__}: {error}")
+    kept = world.services.conversations.join(DEVICE_ID)
+    stats = world.services.speculation.stats
+    return Outcome(
+        scenario, world.log, world.faults, list(kept.history), world.tts, world.records, world.told,
+        stats.hits, stats.misses,
+    )  # fmt: skip
+
+
+def _told(context: dict[str, Any]) -> str:
+    error = context.get("exception")
+    return f"{type(error).__name__}: {error}" if error is not None else str(context.get("message"))
