@@ -33,6 +33,7 @@ from mynah.providers.base import (
     AsrProvider,
     AsrRequest,
     Finish,
+    IntentProvider,
     LlmCapabilities,
     LlmChunk,
     LlmProvider,
@@ -199,6 +200,28 @@ class ScriptedTts(TtsProvider[ProviderOptions]):
             yield bytes(3200)
 
 
+class ScriptedIntent(IntentProvider[ProviderOptions]):
+    """Shows the model the tools, or chooses ``chosen`` by itself."""
+
+    def __init__(self, offers: bool, chosen: tuple[ToolCall, ...] | None = None) -> None:
+        super().__init__("intent", ProviderOptions(type="scripted"))
+        self._offers = offers
+        self.chosen = chosen
+        self.requests: list[LlmRequest] = []
+
+    @property
+    def offers_tools(self) -> bool:
+        return self._offers
+
+    @property
+    def chooses(self) -> bool:
+        return self.chosen is not None
+
+    async def choose(self, request: LlmRequest) -> tuple[ToolCall, ...]:
+        self.requests.append(request)
+        return self.chosen or ()
+
+
 class Recorder:
     """A `SessionObserver` that keeps everything."""
 
@@ -288,6 +311,7 @@ class Stage:
         no_voice_s: float = 105.0,
         tools: tuple[Tool, ...] = (),
         offers_tools: bool = True,
+        intent: IntentProvider[ProviderOptions] | None = None,
         settings: DialogueSettings | None = None,
         daily_chars: int = 0,
         speculation: Literal["auto", True, False] = "auto",
@@ -312,7 +336,7 @@ class Stage:
             llm=self.llm,
             voice=Voice(self.tts, self.pacer, encoder),
             toolbox=Toolbox(tools),
-            offers_tools=offers_tools,
+            intent=intent or ScriptedIntent(offers_tools),
             observer=self.recorder,
             now=lambda: datetime(2026, 1, 2, 15, 4, tzinfo=UTC),
             prompt=Prompt("en", "You are Mynah."),

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from mynah import cli
 from mynah.bench import BENCHES
 from mynah.config import Settings, load
+from mynah.config.layers import OPTIONAL_SECTIONS
 from mynah.console.terminal import HELP
 from mynah.dialogue.reminders import SessionReminders
 from mynah.providers import registry
@@ -234,7 +235,7 @@ def check(file: Path) -> None:
     settings = load(file, environ=AnyVariable())
     assert not settings.notices, "the documentation does not show settings without effect"
     for kind in Kind:
-        if kind is not Kind.VLLM or settings.selected_module.VLLM:
+        if kind not in OPTIONAL_SECTIONS or getattr(settings.selected_module, kind):
             registry.create(kind, *settings.entry(kind))
 
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 import pytest
 
-from mynah.app import MAX_NO_VOICE_S
 from mynah.audio import credit
 from mynah.config import Settings
 from mynah.config.server import Limits
 from mynah.dialogue import listen, session, wake_audio
+from mynah.engine import MAX_NO_VOICE_S
 from mynah.net import devices, download_slots, firmware, vision, websocket
 from mynah.providers.base import ChatMessage, LlmRequest, Role, TextDelta, ToolCall, ToolSpec
 from mynah.providers.llm.builtin import BuiltinLlm, BuiltinLlmOptions

@@ -7,38 +7,22 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 import uvloop
 from loguru import logger
 
 from mynah import observe
-from mynah.audio.echo import choose
-from mynah.audio.encode import EncoderPool, SpeechEncoder
-from mynah.audio.ingest import Ingest
-from mynah.audio.pacer import Pacer
 from mynah.config import Settings
 from mynah.console.terminal import Terminal
-from mynah.dialogue.allowance import DailyAllowance
-from mynah.dialogue.continuity import Conversations
-from mynah.dialogue.delays import Delays
 from mynah.dialogue.device_state import DeviceState
 from mynah.dialogue.outbox import Outbox
-from mynah.dialogue.patience import Profiles
-from mynah.dialogue.prompt import Prompt, read_template
 from mynah.dialogue.reminders import Agenda
-from mynah.dialogue.services import DialogueSettings, Services, VisionAccess
-from mynah.dialogue.speak import Voice
-from mynah.dialogue.speculation import Speculation
-from mynah.dialogue.turn import TurnPolicy
-from mynah.dialogue.wording import Replacements, spoken
-from mynah.errors import MynahError
+from mynah.dialogue.services import VisionAccess
+from mynah.engine import Engine
 from mynah.net.activation import ActivationService
 from mynah.net.address import WEBSOCKET_PATH, lan_address, vision_address
 from mynah.net.announce import AnnounceService
@@ -49,40 +33,14 @@ from mynah.net.ota import OtaService
 from mynah.net.peer import Peer
 from mynah.net.vision import VisionService
 from mynah.net.websocket import WebsocketServer
-from mynah.providers import registry
-from mynah.providers.base import (
-    AsrProvider,
-    IntentProvider,
-    Kind,
-    LlmProvider,
-    MemoryProvider,
-    Provider,
-    TtsProvider,
-    TurnDetectorProvider,
-    VadProvider,
-    VllmProvider,
-)
-from mynah.providers.turn.guard import GuardedTurnDetector
-from mynah.providers.vad_guard import GuardedVadEngine
-from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts, GuardedVllm
+from mynah.providers.base import Kind
 from mynah.security.binding import BindingFile, Bindings
 from mynah.security.tls import server_context
 from mynah.security.tokens import Authenticator, TokenIssuer, signing_secret
 from mynah.security.vision_tokens import VisionGrant, VisionTokens
-from mynah.texts import variants
-from mynah.tools.loader import load_plugins
-from mynah.tools.toolbox import Toolbox
 
 DRAIN_S = 10.0
 """How long running replies may go on after a stop was asked for."""
-CODEC_THREADS = 2
-"""Opus encoding releases the GIL; more threads than a small machine has cores only add switching."""
-LOCAL_ASR_TIMEOUT_S = 10.0
-"""A recogniser on this machine is not unreachable, only busy: its text is worth waiting for longer."""
-MAX_NO_VOICE_S = 100.0
-"""Firmware takes a connection without data for dead after 120 s; we close before 110, and look every 5 s."""
-READY_PHRASES = ("greeting", "filler", "farewell", "nothing_heard", "error_provider", "error_timeout")
-"""Texts that are synthesised at the start: greetings and fillers must come at once, apologies when a voice is down."""
 WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 log = logger.bind(tag="app")
@@ -106,11 +64,6 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._providers: list[Provider[Any]] = []
-        self._codec = ThreadPoolExecutor(CODEC_THREADS, "codec")
-        self._ingest: Ingest | None = None
-        self._pacer: Pacer | None = None
-        self._vllm: GuardedVllm | None = None
         self._http: DeviceHttp | None = None
         self._websocket: WebsocketServer | None = None
         self.devices: Devices | None = None
@@ -122,6 +75,7 @@ class App:
             lambda device_id: None if self.devices is None else self.devices.find(device_id)
         )
         self._agenda = Agenda(self._outbox.announce)
+        self._engine = Engine(settings, observe.TurnLog(), self._agenda.of)
         self._state: DeviceState | None = None
         self._warming: asyncio.Task[None] | None = None
         self._ready = False
@@ -137,7 +91,7 @@ class App:
         self.bindings = self._load_bindings()
         is_bound = None if self.bindings is None else self.bindings.is_bound
         authenticator = Authenticator(settings, issuer, is_bound=is_bound)
-        services = await self._services()
+        services = await self._engine.start()
         vision_tokens = VisionTokens(secret)
 
         def vision(peer: Peer) -> VisionAccess:
@@ -173,7 +127,7 @@ class App:
         routes += AnnounceService(self.devices, token).routes()
         pictures = VisionService(
             vision_tokens,
-            self._vllm,
+            self._engine.vllm,
             max_bytes=settings.server.limits.vision_bytes,
             language=services.settings.language,
             may_ask=may_ask,
@@ -181,7 +135,7 @@ class App:
         self._http = DeviceHttp(settings, ota, lambda: self._ready, routes, tls, pictures.routes)
         http_port = await self._http.start(settings.server.ip, settings.server.http_port)
         self.devices.start()
-        self._warming = asyncio.create_task(self._warm(services))
+        self._warming = asyncio.create_task(self._engine.warm(services))
         self._ready = True
         host, secure = _local_host(settings.server.ip), "s" if tls else ""
         return Addresses(
@@ -206,24 +160,20 @@ class App:
             await asyncio.gather(self._warming, return_exceptions=True)
         if self._http is not None:
             await self._http.stop()
-        if self._pacer is not None:
-            self._pacer.close()
-        if self._ingest is not None:
-            self._ingest.stop()
-        ended = await asyncio.gather(
-            *(provider.stop() for provider in self._providers), return_exceptions=True
-        )
-        for error in ended:
-            if isinstance(error, BaseException):
-                log.warning("a provider did not stop cleanly: {}", error)
-        self._codec.shutdown(wait=False, cancel_futures=True)
+        await self._engine.stop()
         if self._binding_file is not None:
             await asyncio.to_thread(self._binding_file.close)
 
+    def summary(self) -> str:
+        """Return how the conversations went, in a line."""
+        tally = self._engine.tally
+        return tally.summary() if tally is not None else ""
+
     def on_fatal(self, call: Callable[[], None]) -> None:
         """Have ``call`` called when the server cannot go on: without the ingest worker nobody is heard any more."""
-        assert self._ingest is not None
-        assert self._ingest.failed is not None
+        ingest = self._engine.ingest
+        assert ingest is not None
+        assert ingest.failed is not None
 
         def died(failed: asyncio.Future[None]) -> None:
             if not failed.cancelled() and (error := failed.exception()) is not None:
@@ -231,128 +181,13 @@ class App:
                 self.failed = True
                 call()
 
-        self._ingest.failed.add_done_callback(died)
+        ingest.failed.add_done_callback(died)
 
     def _load_bindings(self) -> Bindings | None:
         if self.settings.server.binding == "open":
             return None
         self._binding_file = BindingFile(self.settings.data_dir / "devices.json")
         return Bindings(self._binding_file.read(), self._binding_file.save)
-
-    async def _warm(self, services: Services) -> None:
-        """Have the phrases ready that people should hear at once."""
-        languages = ("en", "zh") if self.settings.language == "auto" else (services.settings.language,)
-        phrases = [
-            (phrase, language)
-            for key in READY_PHRASES
-            for language in languages
-            for phrase in variants(key, language)
-        ]
-        failures = await services.voice.warm(phrases)
-        if failures:
-            log.warning(
-                "{} of {} phrases could not be prepared: the voice {} does not answer",
-                failures,
-                len(phrases),
-                services.voice.tts.name,
-            )
-
-    async def _services(self) -> Services:
-        settings = self.settings
-        conversation = settings.conversation
-        vad, intent = self._create(Kind.VAD), self._create(Kind.INTENT)
-        memory = self._create(Kind.MEMORY)
-        assert isinstance(vad, VadProvider)
-        assert isinstance(intent, IntentProvider)
-        assert isinstance(memory, MemoryProvider)
-        asr = _guarded_asr(cast(AsrProvider[Any], self._create(Kind.ASR)), settings.timeouts.asr_s)
-        llm = GuardedLlm(
-            cast(LlmProvider[Any], self._create(Kind.LLM)), first_timeout_s=settings.timeouts.llm_s
-        )
-        tts = GuardedTts(
-            cast(TtsProvider[Any], self._create(Kind.TTS)), first_timeout_s=settings.timeouts.tts_s
-        )
-        self._providers = [vad, asr, llm, tts, intent, memory]
-        detector = self._turn_detector()
-        if settings.selected_module.VLLM:
-            self._vllm = GuardedVllm(
-                cast(VllmProvider[Any], self._create(Kind.VLLM)), timeout_s=settings.timeouts.vllm_s
-            )
-            self._providers.append(self._vllm)
-        await self._start_providers()
-        engine = GuardedVadEngine(
-            vad.engine(), vad.name, lambda error: log.warning("voice detection {}: {}", vad.name, error)
-        )
-        self._ingest = Ingest(engine)
-        self._ingest.start()
-        self._pacer = Pacer()
-        audio = settings.xiaozhi.audio_params
-        rate = (
-            audio.sample_rate if audio.sample_rate != "auto" else _downlink_rate(tts.capabilities.sample_rate)
-        )
-        pool = EncoderPool()
-
-        def encoder() -> SpeechEncoder:
-            return SpeechEncoder(self._codec, tts.capabilities.sample_rate, rate, pool=pool)
-
-        language = _language(settings)
-        prompt = Prompt(
-            language, settings.prompt, read_template(settings.prompt_template), location=settings.location
-        )
-        replacements = Replacements(conversation.replacements)
-
-        def now() -> datetime:
-            return datetime.now(settings.zone())
-
-        return Services(
-            settings=_dialogue_settings(settings, rate),
-            ingest=self._ingest,
-            asr=asr,
-            vad=vad.capabilities,
-            llm=llm,
-            voice=Voice(tts, self._pacer, encoder, reword=lambda text: replacements.apply(spoken(text))),
-            toolbox=_toolbox(settings, intent.functions),
-            offers_tools=intent.offers_tools,
-            observer=observe.TurnLog(),
-            now=now,
-            prompt=prompt,
-            memory=memory,
-            conversations=Conversations(
-                conversation.history_tokens, language, conversation.resume_s, time.monotonic
-            ),
-            allowance=DailyAllowance(settings.device_max_output_size, lambda: now().date()),
-            profiles=Profiles(),
-            speculation=Speculation(conversation.speculation),
-            delays=Delays(),
-            reminders=self._agenda.of,
-            turn_detector=detector,
-            echo=choose(conversation.echo_cancellation),
-        )
-
-    def _turn_detector(self) -> GuardedTurnDetector | None:
-        if not self.settings.selected_module.TurnDetector:
-            return None
-        detector = GuardedTurnDetector(
-            cast(TurnDetectorProvider[Any], self._create(Kind.TURN_DETECTOR)),
-            lambda error: log.warning("turn detector: {}", error),
-        )
-        self._providers.append(detector)
-        return detector
-
-    def _create(self, kind: Kind) -> Provider[Any]:
-        name, entry = self.settings.entry(kind)
-        return registry.create(kind, name, entry)
-
-    async def _start_providers(self) -> None:
-        """Start all side by side. When one cannot, the others are given the time to finish before it is told."""
-        started = await asyncio.gather(
-            *(provider.start() for provider in self._providers), return_exceptions=True
-        )
-        for provider, outcome in zip(self._providers, started, strict=True):
-            if isinstance(outcome, MynahError):
-                outcome.args = (f"{provider.name}: {outcome}",)
-            if isinstance(outcome, BaseException):
-                raise outcome
 
 
 def run(settings: Settings) -> int:
@@ -390,7 +225,7 @@ async def _serve(settings: Settings) -> int:
         if addresses is not None:
             assert app.devices is not None
             app.on_fatal(stop.set)
-            Terminal(app.devices, stop.set, bindings=app.bindings).start()
+            Terminal(app.devices, stop.set, None, app.bindings, app.summary).start()
             sys.stdout.write(addresses.ready_line() + "\n")
             sys.stdout.flush()
             _say_where(settings, addresses)
@@ -442,53 +277,3 @@ def _local_host(ip: str) -> str:
     if ip in WILDCARDS:
         return "127.0.0.1"
     return f"[{ip}]" if ":" in ip else ip
-
-
-def _downlink_rate(tts_rate: int) -> int:
-    """Return the Opus rate that keeps what the voice has: more would only cost bandwidth."""
-    return 16000 if tts_rate <= 16000 else 24000
-
-
-def _language(settings: Settings) -> str:
-    return "en" if settings.language == "auto" else settings.language
-
-
-def _dialogue_settings(settings: Settings, rate: int) -> DialogueSettings:
-    conversation = settings.conversation
-    return DialogueSettings(
-        language=_language(settings),
-        policy=TurnPolicy.from_phrases(
-            settings.wakeup_words,
-            settings.exit_commands,
-            settings.enable_greeting,
-            conversation.interruption.judge,
-        ),
-        sample_rate=rate,
-        no_voice_s=min(settings.close_connection_no_voice_time, MAX_NO_VOICE_S),
-        farewell=settings.end_prompt.enable,
-        farewell_prompt=settings.end_prompt.prompt,
-        adaptive=conversation.endpointing.adaptive,
-        max_silence_ms=conversation.endpointing.max_silence_ms,
-        fillers=conversation.fillers,
-    )
-
-
-def _guarded_asr(asr: AsrProvider[Any], timeout_s: float) -> GuardedAsr:
-    if asr.capabilities.local:
-        return GuardedAsr(asr, first_timeout_s=max(timeout_s, LOCAL_ASR_TIMEOUT_S), tries=1)
-    return GuardedAsr(asr, first_timeout_s=timeout_s)
-
-
-def _toolbox(settings: Settings, allowed: frozenset[str] | None) -> Toolbox:
-    folder = settings.plugins.get("plugins_dir")
-    plugins = load_plugins(Path(folder) if folder else None)
-    for fault in plugins.faults:
-        log.warning("plugin {} is not used: {}", fault.file, fault.reason)
-    own = [f.spec.name for f in plugins.functions if not f.module.startswith("mynah.")]
-    if own:
-        log.info("tools from {}: {}", folder, ", ".join(own))
-    sections = {name: section for name, section in settings.plugins.items() if isinstance(section, dict)}
-    functions = [f for f in plugins.functions if allowed is None or f.spec.name in allowed]
-    for name in sorted((allowed or frozenset()) - {function.spec.name for function in functions}):
-        log.warning("Intent functions: there is no tool {}", name)
-    return Toolbox(functions, sections, settings.timeouts.tool_s)

@@ -232,12 +232,13 @@ class TurnLog:
         )
         _log.log(
             "WARNING" if record.error else "INFO",
-            "{} turn ({}) {}: {} characters in, {} out{}{}",
+            "{} turn ({}) {}: {} characters in, {} out{}{}{}",
             record.device_id,
             record.mode or "unprompted",
             outcome,
             len(record.text),
             len(record.answer),
+            _remarks(record),
             (f", {record.tts_failures} sentences without voice" if record.tts_failures else "")
             + (f", {record.wake_ms} ms of wake word" if record.wake_ms else ""),
             "".join(f", {stage.replace('_', ' ')} {ms:.0f} ms" for stage, ms in record.stages_ms().items()),
@@ -246,3 +247,15 @@ class TurnLog:
     def on_session_closed(self, device_id: str, session_id: str) -> None:
         """The conversation is over."""
         _log.info("{} disconnected, session {}", device_id, session_id)
+
+
+def _remarks(record: TurnRecord) -> str:
+    """Return what was out of the ordinary, for the end of a line."""
+    remarks = [
+        f"answer guessed ({record.guess})" if record.guess else "",
+        f"{record.parts} parts" if record.parts > 1 else "",
+        "begun too early" if record.cut_in else "",
+        f"{record.false_alarms} false alarms" if record.false_alarms else "",
+        "silent" if record.silent else "",
+    ]
+    return "".join(f", {remark}" for remark in remarks if remark)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mynah.app import MAX_NO_VOICE_S
+from mynah.engine import MAX_NO_VOICE_S
 from mynah.net import devices
 from tests.conformance.device import device, speech
 from tests.servers import app

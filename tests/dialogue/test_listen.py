@@ -279,7 +279,7 @@ def test_speech_in_the_last_packets_voids_what_was_guessed_from_less(silence: in
             super().flush(token)
 
     class LateIngest(FakeIngest):
-        def open(self, sink: Any) -> FakeIngestStream:
+        def open(self, sink: Any, *more: Any) -> FakeIngestStream:
             self.open_streams += 1
             return Late(self, sink)
 
@@ -312,7 +312,7 @@ def test_what_waits_when_the_device_ends_the_recording_counts_in_every_mode() ->
             super().flush(token)
 
     class LateIngest(FakeIngest):
-        def open(self, sink: Any) -> FakeIngestStream:
+        def open(self, sink: Any, *more: Any) -> FakeIngestStream:
             self.open_streams += 1
             return Late(self, sink)
 
@@ -334,7 +334,7 @@ def test_no_flush_is_asked_for_when_the_ear_found_the_end() -> None:
             raise AssertionError("nothing is missing")
 
     class DeafIngest(FakeIngest):
-        def open(self, sink: Any) -> FakeIngestStream:
+        def open(self, sink: Any, *more: Any) -> FakeIngestStream:
             self.open_streams += 1
             return Deaf(self, sink)
 

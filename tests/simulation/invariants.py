@@ -14,7 +14,7 @@ from mynah.dialogue.wording import shown
 from mynah.providers.base import ChatMessage, Role
 from mynah.texts import keys, variants
 from mynah.wire.messages import Alert, Stt, TtsSentence, TtsStart, TtsStop
-from tests.simulation.device import FRAME_S, WAKE_WORD
+from tests.simulation.device import FRAME_S
 from tests.simulation.services import SENTENCE, Request
 from tests.simulation.world import LAST_QUESTION, Entry, Moved, Outcome
 
@@ -171,7 +171,7 @@ class Reader:
                 moved is not None
                 and isinstance(moved.event, events.Aborted | events.TextGiven | events.ListenStarted | events.Closed)
             )
-            if not excused and user != WAKE_WORD:
+            if not excused:
                 self.fault(f"{user!r} is not answered", entry)
 
     def _on_send(self, entry: Entry, position: int) -> None:
@@ -183,7 +183,11 @@ class Reader:
             case Stt(text):
                 if bracket is not None:
                     self.fault("stt within a reply", entry)
-                self._pending[session] = text
+                moved = self._last_step.get(session)
+                if moved is not None and moved.after is Phase.IDLE:
+                    self.story.append(f"{text} -> nothing")  # a wake word, where none is greeted
+                else:
+                    self._pending[session] = text
             case TtsStart():
                 if bracket is not None:
                     self.fault("tts start within a reply", entry)
@@ -253,11 +257,16 @@ class Reader:
     def _on_tool(self, entry: Entry) -> None:
         asked = entry.more
         self._tools[asked] += 1
-        bracket = self._open.get(entry.session)
+        bracket = self._open.get(entry.session) or self._ended_now(entry)
         if bracket is None or bracket.user not in (asked, None):
             self.fault(f"a tool ran for {asked!r}, which is not being answered", entry)
         elif self._tools[asked] > 1 and bracket.user is not None:
             self.fault(f"a tool ran {self._tools[asked]} times for {asked!r}", entry)
+
+    def _ended_now(self, entry: Entry) -> Bracket | None:
+        """Return the reply that was cut short in the very moment: what had begun by then could not be stopped."""
+        last = self.brackets[-1] if self.brackets else None
+        return last if last is not None and self.outcome.log[last.end].at == entry.at else None
 
     # -- replies
 
@@ -353,9 +362,9 @@ def steps_after(outcome: Outcome, position: int, session: int) -> Iterator[tuple
 def check_words(reader: Reader) -> None:
     """What was said while the server listened is understood, once; unless somebody or something ended the turn."""
     outcome = reader.outcome
-    faulty = any(act.fault for act in outcome.scenario.asr)
+    deaf = any(act.fault == "empty" for act in outcome.scenario.asr)
     for position, heard in enumerate(outcome.log):
-        if heard.kind != "word":
+        if heard.kind != "word" or deaf:
             continue
         for _, entry in steps_after(outcome, position, heard.session):
             if entry.kind == "closed":
@@ -367,9 +376,8 @@ def check_words(reader: Reader) -> None:
                     break
                 continue
             moved: Moved = entry.what
-            if isinstance(moved.event, events.Recognised) and not moved.event.text and moved.commands is not None:
-                if not faulty and moved.before is Phase.RECOGNISING and moved.event.turn:
-                    reader.fault(f"{heard.what!r} was heard, but nothing was understood", heard)
+            if isinstance(moved.event, events.Recognised) and moved.commands and not moved.event.text:
+                reader.fault(f"{heard.what!r} was heard, but nothing was understood", heard)
                 break
             ends = any(
                 isinstance(c, commands.CloseEar | commands.CancelTurn | commands.Say | commands.OpenEar)

@@ -40,7 +40,7 @@ from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts
 from mynah.texts import catalog, variants
 from mynah.tools.base import FunctionTool, ToolResult
 from mynah.tools.toolbox import Toolbox
-from mynah.wire.messages import TtsSentence, TtsStart, TtsStop
+from mynah.wire.messages import ListenMode, TtsSentence, TtsStart, TtsStop
 from tests.simulation import scenario as steps
 from tests.simulation.device import WAKE_WORD, WORD_PACKETS, Device
 from tests.simulation.scenario import Scenario
@@ -62,7 +62,7 @@ from tests.virtual_time import VirtualRunner
 DEVICE_ID = "aa:bb:cc:dd:ee:ff"
 LAST_QUESTION = "qlast question"
 SWEEP_S, QUIET_S = 5.0, 3.0
-POLL_S = 0.01
+POLL_S = 0.02
 REST_S = 90.0
 """Everything that hangs is given up before that: three tries of a recogniser, two of a model, a voice."""
 EXIT = "goodbye"
@@ -558,6 +558,8 @@ def _rests(world: World) -> bool:
     if machine is None or not world.device.quiet or world.outbox.holds(DEVICE_ID):
         return world.phase is Phase.CLOSED and world.device.quiet
     if world.phase is Phase.LISTENING:
+        if machine.mode is ListenMode.MANUAL and world.device.state == "idle":
+            return True  # the device was told to speak while its button was pressed, and forgot about the button
         return not machine.hearing and not world.links[-1].speaking
     return world.phase in (Phase.IDLE, Phase.CLOSED)
 

@@ -17,7 +17,7 @@ from mynah.security.binding import BindingError, Bindings
 from mynah.security.tokens import normal_device_id
 
 HELP = """\
-status                 how many devices are connected and what they are doing
+status                 what the devices are doing, and how the conversations went
 devices                every connected device, and every one that is bound
 bind CODE [NAME]       let in the device that shows this code
 unbind DEVICE_ID       let a device in no more until it is bound again
@@ -56,8 +56,10 @@ class Terminal:
         stop: Callable[[], None],
         out: TextIO | None = None,
         bindings: Bindings | None = None,
+        report: Callable[[], str] = str,
     ) -> None:
-        """``bindings`` None: devices need not be bound."""
+        """``bindings`` None: devices need not be bound. ``report`` tells how the conversations went."""
+        self._report = report
         self._devices = devices
         self._bindings = bindings
         self._stop = stop
@@ -119,7 +121,8 @@ class Terminal:
             phases[session.phase.value] = phases.get(session.phase.value, 0) + 1
         detail = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
         count = len(self._devices)
-        return f"{count} device{'' if count == 1 else 's'} connected" + (f": {detail}" if detail else "")
+        text = f"{count} device{'' if count == 1 else 's'} connected" + (f": {detail}" if detail else "")
+        return "\n".join(filter(None, (text, self._report())))
 
     def _list(self, _rest: str) -> str:
         names = {device.device_id: device.name for device in self._bindings or ()}

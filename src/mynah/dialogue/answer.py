@@ -113,7 +113,12 @@ class Answer:
     async def _run(self) -> None:
         services = self._services
         thought = self.thought = Thought(
-            services.llm, await self._tools(), self._context, self._before_tools, self._note_tool
+            services.llm,
+            await self._tools(),
+            self._context,
+            self._before_tools,
+            self._note_tool,
+            services.intent,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self._think(thought))

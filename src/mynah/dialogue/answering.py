@@ -94,7 +94,8 @@ class Answering:
         return answer
 
     async def _offered(self) -> SessionTools | None:
-        return await self._tools() if self._services.offers_tools else None
+        intent = self._services.intent
+        return await self._tools() if intent.offers_tools or intent.chooses else None
 
     async def _messages(self, words: str, language: str) -> Sequence[ChatMessage]:
         services = self._services

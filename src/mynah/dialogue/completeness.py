@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 import unicodedata
-from functools import cache
+from functools import lru_cache
 from importlib import resources
 from typing import Final
 
@@ -21,7 +21,7 @@ from mynah.errors import ConfigError
 Words = tuple[str, ...]
 
 MAX_CHARACTERS: Final = 1000
-"""Only the end of a longer text is looked at: what is spoken in a minute has fewer, and nothing further back matters."""
+"""Only the end of a longer text is looked at: a minute of speech has fewer, and nothing further back matters."""
 
 _TOKEN = re.compile("[a-z0-9]+(?:'[a-z]+)*|[\u3007\u3400-\u4dbf\u4e00-\u9fff]")
 _HAN = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff]")
@@ -154,9 +154,9 @@ class _Rules:
 def judge(text: str, language: str = "en") -> Completeness:
     """Return whether ``text``, what a recogniser understood so far, sounds like a whole sentence or turn.
 
-    The script decides about Chinese; ``language`` (``en``, ``zh-CN`` …) names the rules for Latin letters. Without rules
-    for it, and without words, the punctuation alone is left. Recognisers that end every text with a full stop do no
-    harm: no mark makes a sentence complete that ends in a word like "the".
+    The script decides about Chinese; ``language`` (``en``, ``zh-CN`` …) names the rules for Latin letters. Without
+    rules for it, and without words, the punctuation alone is left. Recognisers that end every text with a full stop do
+    no harm: no mark makes a sentence complete that ends in a word like "the".
     """
     folded = unicodedata.normalize("NFKC", text[-MAX_CHARACTERS:]).lower().replace("’", "'").rstrip(_CLOSING)
     if folded.endswith(_UNFINISHED_MARKS) or text.rstrip(_CLOSING).endswith("…"):
@@ -176,7 +176,7 @@ def _rules_language(text: str, language: str) -> str:
     return "en" if primary == "zh" and _LATIN.search(text) else primary
 
 
-@cache  # one entry per file, and per language that was asked for: those of the configuration
+@lru_cache(maxsize=16)  # a handful of languages; which ones are asked for is not ours to say
 def _rules(language: str) -> _Rules | None:
     file = resources.files("mynah.dialogue") / "data" / f"completeness.{language}.yaml"
     if not language.isalpha() or not file.is_file():

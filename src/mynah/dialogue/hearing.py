@@ -167,6 +167,9 @@ class Hearing:
             ear.require_speech(GOING_ON_SPEECH_MS)
             guess, self._guess = self._guess, None
             part = self._loop.create_task(self._part(ear.take(), guess))
+            if guess is not None:
+                # Also when the part is cancelled before its first step, or a streaming recogniser had the last word.
+                part.add_done_callback(lambda _: guess.cancel())
         part.add_done_callback(_consume)
         self._parts.append(part)
 

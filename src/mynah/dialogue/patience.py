@@ -168,7 +168,7 @@ class Patience:
         self._adaptive = adaptive
         self._threshold = threshold
         self._words = Completeness.UNSURE  # about the silence in progress, or the last one
-        self._waited = float(configured_ms)
+        self._waited = float(self.base_ms)
 
     @property
     def base_ms(self) -> int:

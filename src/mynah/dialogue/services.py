@@ -20,7 +20,7 @@ from mynah.dialogue.record import SessionObserver
 from mynah.dialogue.speak import Voice
 from mynah.dialogue.speculation import Speculation
 from mynah.dialogue.turn import TurnPolicy
-from mynah.providers.base import AsrProvider, LlmProvider, MemoryProvider, VadCapabilities
+from mynah.providers.base import AsrProvider, IntentProvider, LlmProvider, MemoryProvider, VadCapabilities
 from mynah.providers.turn.guard import GuardedTurnDetector
 from mynah.texts import text
 from mynah.tools.base import Reminders
@@ -86,7 +86,7 @@ class Services(msgspec.Struct, frozen=True):
     llm: LlmProvider[Any]
     voice: Voice
     toolbox: Toolbox
-    offers_tools: bool
+    intent: IntentProvider[Any]
     observer: SessionObserver
     now: Callable[[], datetime]
     prompt: Prompt

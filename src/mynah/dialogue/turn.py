@@ -191,6 +191,10 @@ class TurnMachine:
                 return [CancelTurn(self.turn), *self._listen()]
             case Phase.REPLYING if mode is ListenMode.REALTIME and changed:
                 return [OpenEar(self.turn, mode, interrupting=True)]
+            case Phase.REPLYING if changed:
+                # The ear that watched a reply in realtime mode has nothing to watch any more.
+                self._relisten = True
+                return [*self._release(), CloseEar()]
             case _:
                 self._relisten = True
                 return []
@@ -310,7 +314,7 @@ class TurnMachine:
 
     def _judged(self, real: bool, over: bool) -> list[Command]:
         if not self._held:
-            raise IllegalTransitionError(f"judged in phase {self.phase.value} though nothing is held")
+            return []  # the device changed its mode meanwhile, and the reply went on
         if real:
             return self._barge_in(over)
         self._held = False
@@ -356,6 +360,11 @@ class TurnMachine:
         return [*commands, Say(self.turn, event.farewell, end_session=True)]
 
     # -- pieces
+
+    def _release(self) -> list[Command]:
+        """Let go of a reply that is held: nobody will tell any more what the voice was."""
+        held, self._held = self._held, False
+        return [ResumeReply(self.turn)] if held else []
 
     def _busy(self) -> bool:
         return self.phase in (Phase.RECOGNISING, Phase.THINKING, Phase.REPLYING)
@@ -416,5 +425,6 @@ class TurnMachine:
         return []
 
     def _listening_goes_on(self) -> bool:
-        """Return whether the device still streams without having said so again (an utterance that had no text)."""
-        return self.phase is Phase.RECOGNISING and self.mode is ListenMode.AUTO and not self._mic_closed
+        """Return whether the device still streams without having said so again: it was never told to speak."""
+        unanswered = self.phase in (Phase.RECOGNISING, Phase.THINKING)
+        return unanswered and self.mode is ListenMode.AUTO and not self._mic_closed

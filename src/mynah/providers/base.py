@@ -363,6 +363,18 @@ class IntentProvider(Provider[OptionsT]):
         raise NotImplementedError
 
     @property
+    def chooses(self) -> bool:
+        """Whether `choose` is to be asked before the language model answers."""
+        return False
+
+    async def choose(self, request: LlmRequest) -> tuple[ToolCall, ...]:  # noqa: ARG002 - the interface's argument
+        """Return the tools that the user's words ask for; none: the language model answers by itself.
+
+        ``request`` is what the model would be asked. The tools run once the words are final. Raises ProviderError.
+        """
+        return ()
+
+    @property
     def functions(self) -> frozenset[str] | None:
         """Names of the plugin tools that may be used; None: all of them. A device's own tools always may."""
         return None
