@@ -14,9 +14,12 @@ SOURCE = ROOT / "src" / "mynah"
 FILES = sorted(SOURCE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 MAX_FILE, MAX_FUNCTION, MAX_METHODS = 500, 60, 15
+PURE_DIALOGUE = (
+    "turn", "events", "commands", "endpointing", "patience", "completeness", "speculation", "delays", "text", "wording"
+)  # fmt: skip
 PURE = [
     *sorted((SOURCE / "wire").glob("*.py")),
-    *(SOURCE / "dialogue" / f"{n}.py" for n in ("turn", "endpointing")),
+    *(SOURCE / "dialogue" / f"{n}.py" for n in PURE_DIALOGUE),
 ]
 NOT_PURE = {
     "asyncio",
@@ -121,6 +124,8 @@ COVERED_BY = {
     "config/model.py": "tests/config/test_loading.py",
     "config/section.py": "tests/config/test_loading.py",
     "config/server.py": "tests/config/test_loading.py",
+    "dialogue/talker.py": "tests/dialogue/test_session.py",
+    "engine.py": "tests/test_app.py",
     "dialogue/services.py": "tests/dialogue/test_session.py",
     "providers/base.py": "tests/providers/test_conformance.py",
     "providers/chat_api.py": "tests/providers/test_openai.py",

@@ -18,6 +18,7 @@ from mynah.audio.ingest import Ingest
 from mynah.audio.pacer import Pacer
 from mynah.config import Settings
 from mynah.dialogue.allowance import DailyAllowance
+from mynah.dialogue.completeness import judge
 from mynah.dialogue.continuity import Conversations
 from mynah.dialogue.delays import Delays
 from mynah.dialogue.patience import Profiles
@@ -83,7 +84,6 @@ class Engine:
     async def start(self) -> Services:
         """Start everything. Raises ConfigError and ProviderError; call `stop` also then."""
         settings = self.settings
-        conversation = settings.conversation
         vad, intent = self._create(Kind.VAD), self._create(Kind.INTENT)
         memory = self._create(Kind.MEMORY)
         assert isinstance(vad, VadProvider)
@@ -110,6 +110,21 @@ class Engine:
         self.ingest = Ingest(engine)
         self.ingest.start()
         self._pacer = Pacer()
+        return self._services(vad, asr, llm, tts, intent, memory, detector)
+
+    def _services(
+        self,
+        vad: VadProvider[Any],
+        asr: AsrProvider[Any],
+        llm: LlmProvider[Any],
+        tts: TtsProvider[Any],
+        intent: IntentProvider[Any],
+        memory: MemoryProvider[Any],
+        detector: GuardedTurnDetector | None,
+    ) -> Services:
+        settings, conversation = self.settings, self.settings.conversation
+        assert self.ingest is not None
+        assert self._pacer is not None
         audio = settings.xiaozhi.audio_params
         rate = (
             audio.sample_rate if audio.sample_rate != "auto" else _downlink_rate(tts.capabilities.sample_rate)
@@ -119,6 +134,8 @@ class Engine:
         def encoder() -> SpeechEncoder:
             return SpeechEncoder(self._codec, tts.capabilities.sample_rate, rate, pool=pool)
 
+        for words in ("a", "好"):
+            judge(words)  # reads its word lists: not in the middle of a conversation
         language = _language(settings)
         prompt = Prompt(
             language, settings.prompt, read_template(settings.prompt_template), location=settings.location

@@ -113,11 +113,9 @@ def test_the_figures_of_one_comparison(takes: list[_Take]) -> None:
     results = list(endpointing._compare("end of turn", "zh", takes, _oracle("zh"), waits=False))
     assert [result.unit for result in results[:2]] == ["ms", "%"]
     by_case = {result.case: result for result in results}
-    assert by_case["fixed 200 ms, cut off"].p50 == pytest.approx(66.7)
-    assert by_case["fixed 800 ms, latency"].p50 > by_case["fixed 200 ms, latency"].p50 + 400
-    assert {"adaptive from 200 ms, new, cut off", "adaptive from 200 ms, no words, known, latency"} <= set(
-        by_case
-    )
+    assert by_case["fixed 200 ms: cut off"].p50 == pytest.approx(66.7)
+    assert by_case["fixed 800 ms: latency"].p50 > by_case["fixed 200 ms: latency"].p50 + 400
+    assert {"adaptive 200 ms, new: cut off", "no words, 200 ms, known: latency"} <= set(by_case)
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="flite (Debian package flite) is not installed")

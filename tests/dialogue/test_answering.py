@@ -12,7 +12,8 @@ from mynah.dialogue.answering import RECALL_S, Answering
 from mynah.errors import ProviderError
 from mynah.providers.base import ChatMessage, Role
 from mynah.tools.toolbox import SessionTools
-from tests.fakes import DEVICE_ID, PROVIDER_DOWN, Script, Stage
+from tests.dialogue.test_think import Echo
+from tests.fakes import DEVICE_ID, PROVIDER_DOWN, Script, ScriptedIntent, Stage
 from tests.virtual_time import run, settle
 
 
@@ -206,10 +207,19 @@ def test_the_beginning_of_the_request_stays_the_same() -> None:
     assert "15:04" in s.note()
 
 
-def test_no_tools_are_offered_where_none_are_wanted() -> None:
+@pytest.mark.parametrize("offers", [True, False])
+def test_tools_are_offered_where_they_are_wanted(offers: bool) -> None:
     async def act(s: Setting) -> None:
         answer = s.answering.answer("hello")
         await settle()
         answer.cancel()
 
-    assert scene(None, act, offers_tools=False).stage.llm.requests[0].tools == ()
+    async def main() -> Setting:
+        stage = Stage(tools=(Echo(),))
+        setting = Setting(stage, intent=ScriptedIntent(offers))
+        await act(setting)
+        await stage.end()
+        return setting
+
+    offered = run(main()).stage.llm.requests[0].tools
+    assert [spec.name for spec in offered] == (["echo"] if offers else [])

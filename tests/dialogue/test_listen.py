@@ -120,10 +120,10 @@ def test_a_very_long_utterance_is_ended_and_bounded() -> None:
 
 def test_more_speech_may_be_required_and_less_again() -> None:
     async def act(s: Setting) -> None:
-        s.ear.require_speech(320)
+        s.ear.endpointer.require_speech(320)
         s.push(VOICE, 4)
         assert s.heard.edges == []
-        s.ear.require_speech()
+        s.ear.endpointer.require_speech(VadCapabilities().min_speech_ms)
         s.push(VOICE, 1)
         assert s.heard.edges == ["started"]
         assert s.ear.hearing
@@ -141,18 +141,18 @@ def test_a_pause_is_told_and_its_end() -> None:
         assert s.ear.silence_ms == pytest.approx(120, abs=40)
         s.push(VOICE, 5)
         assert s.heard.edges == ["started", "paused", "resumed"]
-        assert s.ear.pause_ms == pytest.approx(120, abs=40)
+        assert s.ear.endpointer.pause_ms == pytest.approx(120, abs=40)
 
     scene(act)
 
 
 def test_silence_may_be_made_longer_for_good_and_for_once() -> None:
     async def act(s: Setting) -> None:
-        s.ear.require_silence(600)
+        s.ear.endpointer.require_silence(600)
         s.push(VOICE, 10)
         s.push(HUSH, 8)
         assert "ended" not in s.heard.edges
-        s.ear.wait(900)
+        s.ear.endpointer.wait(900)
         s.push(HUSH, 5)
         assert "ended" not in s.heard.edges
         s.push(HUSH, 3)
@@ -199,7 +199,7 @@ def test_one_ear_hears_several_utterances_apart() -> None:
 
 def test_an_utterance_taken_in_its_midst_leaves_an_ear_that_finds_the_next_beginning() -> None:
     async def act(s: Setting) -> None:
-        s.ear.require_speech(160)
+        s.ear.endpointer.require_speech(160)
         s.push(VOICE, 10)
         s.ear.take().cancel()
         assert not s.ear.hearing

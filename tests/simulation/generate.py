@@ -34,7 +34,18 @@ from tests.simulation.scenario import (
 )
 from tests.simulation.world import EXIT, Moved, Outcome
 
-STATES: Final = ("listening", "hearing", "recognising", "thinking", "replying", "frame", "second", "asked", "held", "tool")
+STATES: Final = (
+    "listening",
+    "hearing",
+    "recognising",
+    "thinking",
+    "replying",
+    "frame",
+    "second",
+    "asked",
+    "held",
+    "tool",
+)
 """What a random conversation waits for before something else happens."""
 
 
@@ -155,7 +166,9 @@ class _Maker:
                 if self.odds(0.5):
                     steps += [Restart(mode)]
             case "announce":
-                steps += [Announce(f"News {self.word()} for you.") for _ in range(chance.choice((1, 1, 2, 10)))]
+                steps += [
+                    Announce(f"News {self.word()} for you.") for _ in range(chance.choice((1, 1, 2, 10)))
+                ]
             case "alert":
                 steps += [Notify()]
             case "release":
@@ -175,14 +188,20 @@ class _Maker:
 
     def llm(self, faulty: bool) -> Llm:
         chance = self.chance
-        fault = chance.choice(("fail", "down", "hang", "broken", "stall", "empty")) if faulty and self.odds(0.3) else ""
+        fault = (
+            chance.choice(("fail", "down", "hang", "broken", "stall", "empty"))
+            if faulty and self.odds(0.3)
+            else ""
+        )
         if faulty and self.odds(0.01):
             fault = "endless"
         return Llm(
             s=chance.choice((0.0, 0.05, 0.3, 0.8, 2.5)),
             pace_s=chance.choice((0.0, 0.0, 0.03, 0.2)),
             words=tuple(chance.choice((3, 6, 10)) for _ in range(chance.choice((1, 2, 3)))),
-            tool=chance.choice(("quick", "slow", "leave", "direct", "broken", "missing")) if self.odds(0.2) else "",  # type: ignore[arg-type]
+            tool=chance.choice(("quick", "slow", "leave", "direct", "broken", "missing"))
+            if self.odds(0.2)
+            else "",  # type: ignore[arg-type]
             fault=fault,  # type: ignore[arg-type]
         )
 
@@ -192,7 +211,9 @@ class _Maker:
             s=chance.choice((0.0, 0.03, 0.1, 0.6)),
             pace_s=chance.choice((0.0, 0.0, 0.05, 0.4)),
             chunk=chance.choice((16, 50, 200)),
-            fault=chance.choice(("fail", "down", "hang", "broken", "stall")) if faulty and self.odds(0.25) else "",  # type: ignore[arg-type]
+            fault=chance.choice(("fail", "down", "hang", "broken", "stall"))
+            if faulty and self.odds(0.25)
+            else "",  # type: ignore[arg-type]
         )
 
 
@@ -254,7 +275,11 @@ def _reached_step(moved: Moved, found: set[str]) -> None:
         case events.ListenStarted():
             found.add(f"listen start while {before}")
         case events.Failed() if moved.commands:
-            found.add({"recognising": "recogniser failed", "thinking": "model failed"}.get(before, "model failed late"))
+            found.add(
+                {"recognising": "recogniser failed", "thinking": "model failed"}.get(
+                    before, "model failed late"
+                )
+            )
         case events.Fell(farewell) if moved.commands:
             found.add("farewell" if farewell else "hang up")
         case events.Judged(_, real) if moved.commands:

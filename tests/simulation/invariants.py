@@ -63,7 +63,14 @@ class Sentence(msgspec.Struct):
             return "answer"
         if self.text.startswith(NEWS):
             return "news"
-        groups = {"sorry": SORRY, "bye": BYE, "again": AGAIN, "enough": ENOUGH, "hello": GREETINGS, "filler": FILLERS}
+        groups = {
+            "sorry": SORRY,
+            "bye": BYE,
+            "again": AGAIN,
+            "enough": ENOUGH,
+            "hello": GREETINGS,
+            "filler": FILLERS,
+        }
         return next((name for name, group in groups.items() if self.text in group), f"?{self.text}")
 
 
@@ -169,7 +176,9 @@ class Reader:
             moved = self._last_step.get(entry.session)
             excused = entry.kind == "closed" or (
                 moved is not None
-                and isinstance(moved.event, events.Aborted | events.TextGiven | events.ListenStarted | events.Closed)
+                and isinstance(
+                    moved.event, events.Aborted | events.TextGiven | events.ListenStarted | events.Closed
+                )
             )
             if not excused:
                 self.fault(f"{user!r} is not answered", entry)
@@ -191,7 +200,9 @@ class Reader:
             case TtsStart():
                 if bracket is not None:
                     self.fault("tts start within a reply", entry)
-                self._open[session] = Bracket(session, entry.at, position, self._pending.pop(session, None))
+                self._open[session] = Bracket(
+                    session, entry.at, position, self._pending.pop(session, None) or None
+                )
                 self.brackets.append(self._open[session])
             case TtsStop():
                 self._on_stop(entry, position)
@@ -217,7 +228,9 @@ class Reader:
         bracket.over = isinstance(event, events.Played)
         self._end(bracket, entry, position)
         if bracket.over and entry.at < bracket.dry_at - GRAIN_S:
-            self.fault(f"tts stop {bracket.dry_at - entry.at:.3f} s before the last frame has been played", entry)
+            self.fault(
+                f"tts stop {bracket.dry_at - entry.at:.3f} s before the last frame has been played", entry
+            )
 
     def _on_frame(self, entry: Entry) -> None:
         (call, index), stamp = entry.what, entry.more
@@ -281,7 +294,8 @@ class Reader:
         for sentence in whole:
             if sentence.frames < sentence.encoded:
                 self.fault(
-                    f"only {sentence.frames} of {sentence.encoded} frames of {sentence.text!r} were sent", entry
+                    f"only {sentence.frames} of {sentence.encoded} frames of {sentence.text!r} were sent",
+                    entry,
                 )
         for number in {s.request for s in bracket.sentences if s.request}:
             if self._answered.setdefault(number, id(bracket)) != id(bracket):
@@ -313,15 +327,19 @@ class Reader:
         found_texts = [(m.role.value, m.content) for m in kept]
         matched = 0
         for message in self._history:
-            if matched < len(kept) and kept[matched].role is message.role and _matches(
-                message.content, kept[matched].content
+            if (
+                matched < len(kept)
+                and kept[matched].role is message.role
+                and _matches(message.content, kept[matched].content)
             ):
                 matched += 1
             elif _must_be_there(message):
                 self.fault(f"history {where} lacks {message.content!r}: {found_texts[-6:]}", entry)
                 return
         if matched < len(kept):
-            self.fault(f"history {where} has {found_texts[matched]} too much ({len(expected)} expected)", entry)
+            self.fault(
+                f"history {where} has {found_texts[matched]} too much ({len(expected)} expected)", entry
+            )
 
 
 def _must_be_there(message: ChatMessage) -> bool:
@@ -372,7 +390,9 @@ def check_words(reader: Reader) -> None:
             if entry.kind == "send":
                 if isinstance(entry.what, Stt):
                     if heard.what not in entry.what.text.split():
-                        reader.fault(f"{heard.what!r} was heard, but not understood: {entry.what.text!r}", heard)
+                        reader.fault(
+                            f"{heard.what!r} was heard, but not understood: {entry.what.text!r}", heard
+                        )
                     break
                 continue
             moved: Moved = entry.what

@@ -219,13 +219,16 @@ def _smaller(scenario: Scenario) -> list[Scenario]:
     for at, step in enumerate(scenario.steps):
         if isinstance(step, Speak):
             words = step.words.split()
-            fewer = [
-                replace(step, words=" ".join(words[:i] + words[i + 1 :])) for i in range(len(words))
-            ] if len(words) > 1 else []
+            fewer = (
+                [replace(step, words=" ".join(words[:i] + words[i + 1 :])) for i in range(len(words))]
+                if len(words) > 1
+                else []
+            )
             if step.lost or step.twice or step.late:
                 fewer.insert(0, Speak(step.words))
             found += [
-                replace(scenario, steps=(*scenario.steps[:at], small, *scenario.steps[at + 1 :])) for small in fewer
+                replace(scenario, steps=(*scenario.steps[:at], small, *scenario.steps[at + 1 :]))
+                for small in fewer
             ]
     return found
 

@@ -27,9 +27,20 @@ from tests.simulation.scenario import (
     Wait,
     Wake,
 )
+from tests.simulation.scripted_interruptions_stories import EXPECTED
 
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
-STATES: Final = ("idle", "listening", "hearing", "guessing", "recognising", "thinking", "unheard", "speaking", "held")
+STATES: Final = (
+    "idle",
+    "listening",
+    "hearing",
+    "guessing",
+    "recognising",
+    "thinking",
+    "unheard",
+    "speaking",
+    "held",
+)
 ACTIONS: Final[dict[str, tuple[Step, ...]]] = {
     "button": (Interrupt(),),
     "button twice": (Interrupt(), Wait(0.02), Interrupt()),
@@ -91,4 +102,10 @@ def scenario(mode: Mode, state: str, action: str) -> Scenario | None:
     )
 
 
-EXPECTED: Final[dict[Mode, dict[str, dict[str, str]]]] = {}
+CASES: Final[dict[str, Case]] = {
+    f"{mode}: {action} while {state}": Case(made, story(EXPECTED[mode][state][action]))
+    for mode in MODES
+    for state in STATES
+    for action in ACTIONS
+    if (made := scenario(mode, state, action)) is not None
+}

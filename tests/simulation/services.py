@@ -140,7 +140,9 @@ class SimStream:
                     self._chunks += 1
             for packet in packets:
                 self._ingest.delivered(packet)
-            self._sink.on_pcm(b"".join([packet.ljust(PACKET_BYTES, b".") for packet in packets]), tuple(decisions))
+            self._sink.on_pcm(
+                b"".join([packet.ljust(PACKET_BYTES, b".") for packet in packets]), tuple(decisions)
+            )
 
 
 # ---------------------------------------------------------------- recogniser
@@ -301,7 +303,11 @@ class SimLlm(LlmProvider[ProviderOptions]):
         if act.fault != "empty":
             lengths = act.words if act.fault != "endless" else (8,) * 400
             for index, length in enumerate(lengths):
-                words = [f"R{made.number}S{index + 1} ", *(f"{w} " for w in FILLING.split()[: length - 2]), "end. "]
+                words = [
+                    f"R{made.number}S{index + 1} ",
+                    *(f"{w} " for w in FILLING.split()[: length - 2]),
+                    "end. ",
+                ]
                 for word in words if act.pace_s else ["".join(words)]:
                     yield TextDelta(word)
                     if act.pace_s:

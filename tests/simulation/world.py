@@ -34,6 +34,7 @@ from mynah.dialogue.speculation import Speculation
 from mynah.dialogue.turn import Phase, TurnMachine, TurnPolicy
 from mynah.errors import ToolError
 from mynah.providers.base import ChatMessage, ProviderOptions, VadCapabilities
+from mynah.providers.intent.function_call import FunctionCallIntent, FunctionCallOptions
 from mynah.providers.memory.nomem import NoMemory
 from mynah.providers.turn.guard import GuardedTurnDetector
 from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts
@@ -47,7 +48,6 @@ from tests.simulation.scenario import Scenario
 from tests.simulation.services import (
     FRAME,
     Acts,
-    Request,
     SimBatchAsr,
     SimDetector,
     SimEncoder,
@@ -240,7 +240,11 @@ class World:
         self.words = Words()
         self.day = date(2026, 1, 2)
         self.chance = random.Random(scenario.seed)
-        self.acts = Acts(scenario.asr, steps.Asr()), Acts(scenario.llm, steps.Llm()), Acts(scenario.tts, steps.Tts())
+        self.acts = (
+            Acts(scenario.asr, steps.Asr()),
+            Acts(scenario.llm, steps.Llm()),
+            Acts(scenario.tts, steps.Tts()),
+        )
         self.ingest = SimIngest(scenario.lag_s, self.chance, self._delivered)
         kind = SimStreamingAsr if scenario.streaming else SimBatchAsr
         self.asr: SimStreamingAsr | SimBatchAsr = kind(self.acts[0], self.words)
@@ -284,7 +288,7 @@ class World:
             llm=GuardedLlm(self.llm),
             voice=voice,
             toolbox=Toolbox(self._tools()),
-            offers_tools=True,
+            intent=FunctionCallIntent("intent", FunctionCallOptions(type="function_call")),
             observer=self,
             now=lambda: datetime(2026, 1, 2, 15, 4, tzinfo=UTC),
             prompt=Prompt("en", "You are Mynah."),
@@ -484,7 +488,9 @@ class World:
             calm = calm + 1 if CONDITIONS["rest"](self) else 0
             if self.loop.time() > until:
                 machine = self.machine
-                self.fault(f"does not come to rest: {self.phase.value}, held {machine is not None and machine.held}")
+                self.fault(
+                    f"does not come to rest: {self.phase.value}, held {machine is not None and machine.held}"
+                )
                 return
 
     async def _ask_last_question(self) -> None:
@@ -495,7 +501,9 @@ class World:
             await self._until("mic", 5.0)
             device.begin()
         if not await self._until("mic", 5.0):
-            self.fault(f"the microphone does not open any more: device {device.state}, server {self.phase.value}")
+            self.fault(
+                f"the microphone does not open any more: device {device.state}, server {self.phase.value}"
+            )
             return
         await asyncio.sleep(0.1)
         begun = len(self.log)
@@ -534,7 +542,8 @@ class World:
             self.fault(f"{who} has tasks: {sorted(task.get_coro().__qualname__ for task in tasks)}")  # type: ignore[union-attr]
         own = {"_sweep", "_tick" if self.device._ticker else "_sweep", "Announcement", "Outbox._expire"}
         timers = [
-            handle for handle in self.loop._scheduled  # type: ignore[attr-defined]
+            handle
+            for handle in self.loop._scheduled  # type: ignore[attr-defined]
             if not handle.cancelled() and getattr(handle._callback, "__name__", "") not in own | {"_expire"}
         ]
         if timers:
@@ -559,7 +568,9 @@ def _rests(world: World) -> bool:
         return world.phase is Phase.CLOSED and world.device.quiet
     if world.phase is Phase.LISTENING:
         if machine.mode is ListenMode.MANUAL and world.device.state == "idle":
-            return True  # the device was told to speak while its button was pressed, and forgot about the button
+            return (
+                True  # the device was told to speak while its button was pressed, and forgot about the button
+            )
         return not machine.hearing and not world.links[-1].speaking
     return world.phase in (Phase.IDLE, Phase.CLOSED)
 

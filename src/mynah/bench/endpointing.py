@@ -118,7 +118,7 @@ def endpointing() -> Iterator[Result]:
     takes = {language: _takes(language) for language in _LANGUAGES}
     yield from _accuracy("a quiet room", takes["en"] + takes["zh"])
     for room_db in _LOUDER_ROOMS_DB:
-        case = f"noise {_LEVEL_DB - room_db:.0f} dB below the voice"
+        case = f"noise at {room_db - _LEVEL_DB:.0f} dB"
         yield from _accuracy(case, _takes("en", room_db)[: len(takes["en"]) // 2])
     for language in _LANGUAGES:
         bench = f"end of turn, {_LANGUAGES[language]}"
@@ -419,7 +419,7 @@ def _accuracy(room: str, takes: list[_Take]) -> Iterator[Result]:
     errors = [_fixed(take, 200).latency_ms - 200 for take in takes]
     note = (
         "accuracy: end found − (last sound + 200 ms), with packets of 60 ms and decisions of 32 ms; "
-        "the absolute value is the distance"
+        "noise in dB against the voice"
     )
     yield distribution("end of turn, accuracy", room, "ms", errors, note)
     distances = [abs(error) for error in errors]
@@ -435,10 +435,10 @@ def _compare(
     for ms in _FIXED_MS:
         yield from _rows(bench, f"fixed {ms} ms", fixed[ms], "")
     runs: list[tuple[str, int, Recogniser | None]] = [
-        (f"adaptive from {ms} ms", ms, recogniser) for ms in _CONFIGURED_MS
+        (f"adaptive {ms} ms", ms, recogniser) for ms in _CONFIGURED_MS
     ]
     if not waits:
-        runs.append(("adaptive from 200 ms, no words", 200, None))
+        runs.append(("no words, 200 ms", 200, None))
     for case, configured, words in runs:
         new, known = _adaptive(takes, configured, words, language)
         yield from _rows(bench, f"{case}, new", new, _equal(new, fixed))
@@ -452,9 +452,9 @@ def _rows(bench: str, case: str, outcomes: list[_Outcome], comparison: str) -> I
         f"{bench}, {case}: {_cut_off(outcomes):.1f} % cut off, {_mean(latencies):.0f} ms on average "
         f"({quick:.0f} for the user with short pauses, {slow:.0f} for the other){comparison}"
     )
-    yield distribution(bench, f"{case}, latency", "ms", latencies, note)
+    yield distribution(bench, f"{case}: latency", "ms", latencies, note)
     share = round(_cut_off(outcomes), 1)
-    yield Result(bench, f"{case}, cut off", "%", len(outcomes), share, share, share, share, share)
+    yield Result(bench, f"{case}: cut off", "%", len(outcomes), share, share, share, share, share)
 
 
 def _cut_off(outcomes: list[_Outcome]) -> float:

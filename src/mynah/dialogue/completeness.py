@@ -11,7 +11,7 @@ import re
 import unicodedata
 from functools import lru_cache
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import yaml
@@ -30,6 +30,8 @@ _UNFINISHED_MARKS = (",", "、", ";", ":", "...", "…", "-", "–", "—")
 _FINISHED_MARKS = (".", "!", "?", "。")
 _CLOSING: Final = "\"'”’）)」』 \t\n"
 """May follow a mark."""
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+"""In C where PyYAML has it: 4 ms a file instead of 20."""
 _SPELLED_WORD: Final = 3
 """Letters in a row that nobody says in an ordinary sentence."""
 _DICTATED_NUMBER: Final = 3
@@ -188,7 +190,7 @@ def _parse(source: str) -> _Rules:
     """Read a file of rules. Raises ConfigError."""
     try:
         # Everything is text: "yes", "no", "on" and "off" are words here.
-        data = yaml.load(source, yaml.BaseLoader)  # noqa: S506 - makes nothing but text, lists and mappings
+        data = yaml.load(source, _LOADER)  # noqa: S506 - makes nothing but text, lists and mappings
         return _Rules(msgspec.convert(data, _File, strict=False))
     except (msgspec.ValidationError, yaml.YAMLError) as error:
         raise ConfigError(f"completeness rules: {error}") from error

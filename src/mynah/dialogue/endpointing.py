@@ -143,6 +143,13 @@ class Endpointer:
         """Change the silence that ends utterances, the present one included; takes back what `wait` said."""
         self._min_silence = self._limit = self._silent_chunks(ms)
 
+    def restart(self) -> None:
+        """Drop the utterance in progress. What is required of speech and silence stays, and what the room is like."""
+        self._limit = self._min_silence
+        self._voiced = self.speaking = self.paused = False
+        self._run = self._dip = self._gap = self._span = self._tail = self._silence = self._speech = 0
+        self.peak = self.pause_ms = 0.0
+
     def wait(self, ms: float) -> None:
         """Change the silence that ends the utterance, for this pause or, during speech, for the next one.
 

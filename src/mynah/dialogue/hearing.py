@@ -93,7 +93,7 @@ class Hearing:
             echo=talker.echo,
             keep_tail=services.turn_detector is not None and mode is not ListenMode.MANUAL,
         )
-        self.ear.require_silence(self._patience.base_ms)
+        self.ear.endpointer.require_silence(self._patience.base_ms)
 
     # -- from the session
 
@@ -111,7 +111,7 @@ class Hearing:
         self._drop_parts()
         self._alarms = 0
         if self.ear is not None:
-            self.ear.require_speech()
+            self.ear.endpointer.require_speech(self._services.vad.min_speech_ms)
 
     def watch_for_interruption(self) -> None:
         """A reply is being spoken: it takes more to be heard."""
@@ -119,14 +119,14 @@ class Hearing:
         self._alarms = 0
         if self.ear is not None:
             self.ear.forget()
-            self.ear.require_speech(self._interruption_ms)
+            self.ear.endpointer.require_speech(self._interruption_ms)
 
     def false_alarm(self) -> None:
         """What was heard during the reply was nothing; the next time it takes more."""
         self._alarms += 1
         if self.ear is not None:
             self.ear.forget()
-            self.ear.require_speech(self._interruption_ms)
+            self.ear.endpointer.require_speech(self._interruption_ms)
 
     @property
     def _interruption_ms(self) -> float:
@@ -138,15 +138,15 @@ class Hearing:
         """The user goes on with what seemed to be over: we were too quick."""
         self._interims = 0
         if self.ear is not None:
-            self._patience.cut_in(self.ear.pause_ms)
-            self.ear.require_silence(self._patience.base_ms)
-            self.ear.require_speech()
+            self._patience.cut_in(self.ear.endpointer.pause_ms)
+            self.ear.endpointer.require_silence(self._patience.base_ms)
+            self.ear.endpointer.require_speech(self._services.vad.min_speech_ms)
 
     def take_turn(self) -> None:
         """What was heard during the reply was meant: ordinary speech goes on with it."""
         self._interims = 0
         if self.ear is not None:
-            self.ear.require_speech()
+            self.ear.endpointer.require_speech(self._services.vad.min_speech_ms)
 
     def conclude(self, final: bool) -> None:
         """The utterance is over; `whole` returns it.
@@ -164,7 +164,7 @@ class Hearing:
             part.add_done_callback(lambda _: ear.close())
         else:
             self._silence_ms = ear.silence_ms
-            ear.require_speech(GOING_ON_SPEECH_MS)
+            ear.endpointer.require_speech(GOING_ON_SPEECH_MS)
             guess, self._guess = self._guess, None
             part = self._loop.create_task(self._part(ear.take(), guess))
             if guess is not None:
@@ -224,7 +224,7 @@ class Hearing:
     def on_speech_resumed(self) -> None:
         """What was guessed from less is void."""
         if self.ear is not None:
-            self._patience.paused(self.ear.pause_ms)
+            self._patience.paused(self.ear.endpointer.pause_ms)
         self._drop_guess()
         self._listener.on_speech_resumed()
 
@@ -253,7 +253,7 @@ class Hearing:
         before = [part.result().text for part in self._parts if _is_known(part)]
         words = join([*before, text])
         self._judge(words, finished)
-        ear.wait(self._needed_ms)
+        ear.endpointer.wait(self._needed_ms)
         if text and self._speculates and len(before) == len(self._parts):
             self._listener.on_words(words)
         return transcript

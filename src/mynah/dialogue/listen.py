@@ -84,9 +84,9 @@ class Ear:
 
     # fmt: off
     __slots__ = (
-        "_asr", "_asr_stream", "_bytes", "_capabilities", "_ended", "_endpointer", "_finishing", "_flushed",
-        "_listener", "_manual", "_min_silence", "_min_speech", "_preroll", "_preroll_bytes", "_request", "_stream",
-        "_tail", "_tail_bytes",
+        "_asr", "_asr_stream", "_bytes", "_ended", "_finishing", "_flushed",
+        "_listener", "_manual", "_preroll", "_preroll_bytes", "_request", "_stream",
+        "_tail", "_tail_bytes", "endpointer",
     )
     # fmt: on
 
@@ -107,10 +107,8 @@ class Ear:
         self._request = request
         self._listener = listener
         self._manual = manual
-        self._capabilities = capabilities
-        self._min_speech: float = capabilities.min_speech_ms
-        self._min_silence: float = capabilities.min_silence_ms
-        self._endpointer = Endpointer(capabilities)
+        self.endpointer = Endpointer(capabilities)
+        """Finds the edges; told from outside how much speech and silence they take."""
         self._asr_stream: AsrStream | None = None
         self._preroll: deque[bytes] = deque()
         self._preroll_bytes = 0
@@ -125,36 +123,17 @@ class Ear:
     @property
     def hearing(self) -> bool:
         """Whether an utterance is in progress."""
-        return self._endpointer.speaking
+        return self.endpointer.speaking
 
     @property
     def voiced_ms(self) -> float:
         """Speech in the utterance so far, in ms."""
-        return self._endpointer.voiced_ms
+        return self.endpointer.voiced_ms
 
     @property
     def silence_ms(self) -> float:
         """Silence since the last sound of speech, in ms of audio."""
-        return self._endpointer.silence_ms
-
-    @property
-    def pause_ms(self) -> float:
-        """Length of the last pause: within the utterance, or before it began."""
-        return self._endpointer.pause_ms
-
-    def require_speech(self, ms: float | None = None) -> None:
-        """Take only speech of so many ms for the beginning of an utterance; None: what the detector asks for."""
-        self._min_speech = self._capabilities.min_speech_ms if ms is None else ms
-        self._endpointer.require_speech(self._min_speech)
-
-    def require_silence(self, ms: float) -> None:
-        """End utterances after so much silence."""
-        self._min_silence = ms
-        self._endpointer.require_silence(ms)
-
-    def wait(self, ms: float) -> None:
-        """End the present utterance after so much silence, unless speech resumes."""
-        self._endpointer.wait(ms)
+        return self.endpointer.silence_ms
 
     def push(self, packet: bytes, stamp: int = 0) -> None:
         """Take one Opus packet; O(1), decoding happens elsewhere. ``stamp``: see `Session.on_audio`."""
@@ -182,12 +161,12 @@ class Ear:
         if self._tail is not None:
             self._tail.clear()
             self._tail_bytes = 0
-        recording = Recording(stream, self._bytes, self._endpointer.peak >= QUIET_SPEECH)
+        recording = Recording(stream, self._bytes, self.endpointer.peak >= QUIET_SPEECH)
         self._bytes = 0
         self._ended = False
-        self._endpointer.peak = 0.0
-        if self._endpointer.speaking:  # cut off in its midst
-            self._listen_anew()
+        self.endpointer.peak = 0.0
+        if self.endpointer.speaking:  # cut off in its midst
+            self.endpointer.restart()
         return recording
 
     def forget(self) -> None:
@@ -235,7 +214,7 @@ class Ear:
         else:
             self._remember(pcm)
         for decision in decisions:
-            edge = self._endpointer.push(decision.probability, decision.level_db)
+            edge = self.endpointer.push(decision.probability, decision.level_db)
             if edge is not None:
                 self._on_edge(edge)
 
@@ -245,11 +224,6 @@ class Ear:
             token.set_result(None)
 
     # -- pieces
-
-    def _listen_anew(self) -> None:
-        self._endpointer = Endpointer(self._capabilities)
-        self._endpointer.require_speech(self._min_speech)
-        self._endpointer.require_silence(self._min_silence)
 
     def _on_edge(self, edge: Edge) -> None:
         match edge:

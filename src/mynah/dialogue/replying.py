@@ -19,6 +19,7 @@ from mynah.dialogue.services import Link, Services
 from mynah.dialogue.speak import Spoken
 from mynah.dialogue.talker import Talker
 from mynah.dialogue.think import Face
+from mynah.dialogue.tickets import Tickets
 from mynah.providers.base import ChatMessage, Role
 from mynah.texts import detect_language
 from mynah.tools.toolbox import SessionTools
@@ -41,8 +42,8 @@ class Replying:
 
     # fmt: off
     __slots__ = (
-        "_answer", "_answering", "_end_session", "_link", "_loop", "_on_ready", "_on_said", "_reply", "_services",
-        "_spawn", "_stamp", "_talker", "_tell_played", "_ticket", "_tickets", "_tools", "record", "user_text",
+        "_answer", "_answering", "_end_session", "_link", "_loop", "_on_ready", "_reply", "_services",
+        "_spawn", "_stamp", "_talker", "_tell_played", "_ticket", "_tools", "record", "tickets", "user_text",
     )
     # fmt: on
 
@@ -72,9 +73,8 @@ class Replying:
         self._reply: Reply | None = None
         self._end_session = False
         self._stamp = 0
-        self._tickets = self._ticket = 0
-        self._on_said: dict[int, Callable[[bool], None]] = {}
-        """Who wants to know what became of an announcement, by its ticket. Bounded by `turn.MAX_PENDING_SAYS`."""
+        self._ticket = 0
+        self.tickets = Tickets()
         self.user_text = ""
         """What the reply answers; empty when the assistant speaks by itself."""
         self.record = TurnRecord(talker.device_id)
@@ -142,10 +142,17 @@ class Replying:
             self._answer.begin(self._reply)
 
     def say(
-        self, words: str, *, remember: bool = False, end_session: bool = False, sorry: bool = False
+        self,
+        words: str,
+        *,
+        remember: bool = False,
+        end_session: bool = False,
+        sorry: bool = False,
+        ticket: int = 0,
     ) -> None:
-        """Speak a fixed sentence; where that goes wrong, the reply ends."""
+        """Speak a fixed sentence; where that goes wrong, the reply ends. ``ticket``: of who wants to know."""
         reply = self._reply
+        self._ticket = ticket or self._ticket
         if reply is None:
             return
         self._end_session |= end_session
@@ -183,8 +190,11 @@ class Replying:
             return
         begun = reply.first_frame_at
         soon = not begun or self._loop.time() - begun < CUT_IN_S
-        if soon and judge_words(self.user_text, self._talker.kept.language) is Completeness.INCOMPLETE:
-            self._services.patience(self._talker.device_id).cut_in()
+        language = self._talker.kept.language
+        if soon and judge_words(self.user_text, language) is Completeness.INCOMPLETE:
+            patience = self._services.patience(self._talker.device_id)
+            patience.silence_ms(self.user_text, language)  # so that it is learnt about such words
+            patience.cut_in()
             self.record.cut_in = True
 
     def _on_played(self) -> None:
@@ -198,7 +208,7 @@ class Replying:
         if self._talker.echo is not None:
             self._talker.echo.sent(stamp, packet)
         if self._ticket:
-            self.tell_said(self._ticket, True)
+            self.tickets.settle(self._ticket, True)
 
     def _close(self, reply: Reply) -> None:
         """The reply is over, played or not."""
@@ -221,7 +231,7 @@ class Replying:
             self._services.patience(self._talker.device_id).ended()
         self._services.allowance.spend(self._talker.device_id, len(heard))
         self._services.observer.on_turn(record)
-        self.tell_said(self._ticket, bool(reply.sentences))
+        self.tickets.settle(self._ticket, bool(reply.sentences))
         self.user_text = ""
         self._end_session = False
         self._ticket = 0
@@ -243,25 +253,3 @@ class Replying:
         self.record.false_alarms += 1
         if self._reply is not None:
             self._reply.resume()
-
-    # -- announcements
-
-    def ticket(self, on_done: Callable[[bool], None]) -> int:
-        """Return a number for an announcement whose fate somebody wants to know."""
-        self._tickets += 1
-        self._on_said[self._tickets] = on_done
-        return self._tickets
-
-    def announce(self, ticket: int) -> None:
-        """The reply that begins is this announcement."""
-        self._ticket = ticket
-
-    def tell_said(self, ticket: int, said: bool) -> None:
-        """Tell whoever wants to know, once."""
-        if (tell := self._on_said.pop(ticket, None)) is not None:
-            tell(said)
-
-    def tell_unsaid(self) -> None:
-        """Nothing will be said any more."""
-        for ticket in tuple(self._on_said):
-            self.tell_said(ticket, False)

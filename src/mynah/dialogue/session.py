@@ -66,7 +66,7 @@ class Session:
     __slots__ = (
         "_alerts", "_audio_at", "_events", "_gone", "_hearing", "_kept_alive_at", "_link", "_loop", "_machine",
         "_quiet_since", "_replying", "_services", "_talker", "_tasks", "_tools", "_typed_at", "_vision", "_wake_audio",
-        "_wake_ms", "greeted",
+        "_wake_ms", "device_id", "greeted", "session_id",
     )
     # fmt: on
 
@@ -78,6 +78,10 @@ class Session:
         vision: Callable[[], VisionAccess] = lambda: NO_VISION,
     ) -> None:
         """``vision`` is asked when the device wants to know where its camera's pictures go."""
+        self.device_id = device_id
+        """How the device calls itself, or a made-up name until it does."""
+        self.session_id = uuid.uuid4().hex
+        """Name of this conversation, as told in the hello."""
         self._gone = False
         self.greeted = False
         """The hello has been answered: exactly one answer is sent per connection."""
@@ -89,7 +93,7 @@ class Session:
         self._events: deque[events.Event] | None = None
         self._hearing: Hearing | None = None
         self._talker = Talker(
-            device_id, uuid.uuid4().hex, services.conversations.join(device_id), services.reminders(device_id)
+            device_id, self.session_id, services.conversations.join(device_id), services.reminders(device_id)
         )
         self._replying = Replying(
             services,
@@ -109,16 +113,6 @@ class Session:
         self._kept_alive_at = self._loop.time()
         self._quiet_since = self._loop.time()
         services.observer.on_session_opened(device_id, self.session_id)
-
-    @property
-    def device_id(self) -> str:
-        """How the device calls itself, or a made-up name until it does."""
-        return self._talker.device_id
-
-    @property
-    def session_id(self) -> str:
-        """Name of this conversation, as told in the hello."""
-        return self._talker.session_id
 
     @property
     def phase(self) -> turn.Phase:
@@ -191,7 +185,7 @@ class Session:
         services = self._services
         talker = self._talker
         services.conversations.leave(talker.device_id)
-        talker.device_id = device_id
+        self.device_id = talker.device_id = device_id
         talker.kept = services.conversations.join(device_id)
         talker.reminders = services.reminders(device_id)
         self._replying.forget_device()
@@ -206,7 +200,7 @@ class Session:
         self._replying.drop_guess()
         self._close_ear()
         self._cancel_turn()
-        self._replying.tell_unsaid()
+        self._replying.tickets.close()
         if self._tools is not None:
             self._tools.close()
         self._services.conversations.leave(self.device_id)
@@ -219,9 +213,9 @@ class Session:
 
         ``on_done`` is called once: True when its sound has begun or its text was shown; False when that will not be.
         """
-        ticket = self._replying.ticket(on_done) if on_done is not None else 0
+        ticket = self._replying.tickets.issue(on_done) if on_done is not None else 0
         if self._machine.phase is turn.Phase.CLOSED:
-            self._replying.tell_said(ticket, False)
+            self._replying.tickets.settle(ticket, False)
         else:
             self._post(events.SayRequested(words, ticket))
 
@@ -363,10 +357,9 @@ class Session:
                 if not replying.think(words, farewell):
                     self._post(events.Failed(number, text("allowance_used_up", language)))
             case commands.Say(_, words, remember, end_session, sorry, ticket):
-                replying.announce(ticket)
-                replying.say(words, remember=remember, end_session=end_session, sorry=sorry)
+                replying.say(words, remember=remember, end_session=end_session, sorry=sorry, ticket=ticket)
             case commands.Unsaid(ticket):
-                replying.tell_said(ticket, False)
+                replying.tickets.settle(ticket, False)
             case commands.AskAgain():
                 replying.say(text("nothing_heard", language))
             case commands.Greet():

@@ -421,8 +421,9 @@ class TurnMachine:
     def _listen_or_rest(self) -> list[Command]:
         if self.mode is ListenMode.REALTIME or self._relisten or self._listening_goes_on():
             return self._listen()
+        stood_by = self.phase in (Phase.RECOGNISING, Phase.THINKING) and self.mode is not ListenMode.MANUAL
         self.phase = Phase.IDLE
-        return []
+        return [CloseEar()] if stood_by else []
 
     def _listening_goes_on(self) -> bool:
         """Return whether the device still streams without having said so again: it was never told to speak."""

@@ -1,0 +1,136 @@
+"""How long people wait, and how soon the assistant is silent, with 1, 10 and 50 of them talking at once.
+
+Each cell of the table has a server process of its own and a process with all its talkers; both share the machine's
+cores. Recogniser, model and voice are fakes of 50 ms each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import msgspec
+
+from mynah.bench.report import Result, distribution
+from mynah.bench.server import FakeDelays, ServerReport, ServerUnderTest, fakes_file, known_delays
+from mynah.bench.talker import Talk, Talkers, TurnTimes
+from mynah.config import load
+from mynah.wire.messages import ListenMode
+
+TURNS: Final = {1: 100, 10: 10, 50: 4}
+"""Turns of each talker, by how many there are: at least 100 in each cell, and six minutes for the whole table."""
+NOTES: Final = (
+    "server and talkers share the cores of this machine; they are processes of their own",
+    "auto: from the last sound of the speech, wherever in a packet of 60 ms it is",
+    "manual: from `listen stop`, which comes some 200 ms after the last sound",
+    "interrupt: an abort in the middle of a reply, in both modes; a last frame of 0 ms means that none came any more",
+)
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One situation."""
+
+    mode: ListenMode
+    talkers: int
+    speculation: bool
+    turns: int
+    """Of each talker."""
+
+    @property
+    def name(self) -> str:
+        """How the table calls it."""
+        people = "1 talker" if self.talkers == 1 else f"{self.talkers} talkers"
+        return f"{people}, speculation {'on' if self.speculation else 'off'}"
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What a cell brought."""
+
+    cell: Cell
+    talk: Talk
+    report: ServerReport
+
+    @property
+    def turns(self) -> list[TurnTimes]:
+        """Every turn that counts."""
+        return self.talk.turns
+
+
+def measure(cells: Sequence[Cell]) -> list[Measured]:
+    """Measure cells side by side, each with a server of its own. Raises MynahError."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(ServerUnderTest(f"conversation.speculation={str(cell.speculation).lower()}"))
+            for cell in cells
+        ]
+        urls = [server.url() for server in servers]
+        talkers = [
+            stack.enter_context(Talkers(url, cell.mode, cell.talkers, cell.turns))
+            for url, cell in zip(urls, cells, strict=True)
+        ]
+        talks = [one.wait() for one in talkers]
+        reports = [server.stop() for server in servers]
+    return [Measured(*all_of_it) for all_of_it in zip(cells, talks, reports, strict=True)]
+
+
+def latency() -> Iterator[Result]:
+    """Auto and manual mode, with and without speculation, and interruptions."""
+    delays = asyncio.run(known_delays(load(fakes_file(), environ={})))
+    measured: list[Measured] = []
+    for talkers, turns in TURNS.items():
+        cells = [
+            Cell(mode, talkers, speculation, turns)
+            for mode in (ListenMode.AUTO, ListenMode.MANUAL)
+            for speculation in (False, True)
+        ]
+        # Single talkers cost so little that the cells do not disturb each other; and they take longest.
+        for batch in [cells] if talkers == 1 else [[cell] for cell in cells]:
+            measured += measure(batch)
+    yield from table(measured, delays)
+
+
+def table(measured: Sequence[Measured], delays: FakeDelays) -> Iterator[Result]:
+    """Return the rows, by quantity."""
+    auto = [one for one in measured if one.cell.mode is ListenMode.AUTO]
+    manual = [one for one in measured if one.cell.mode is ListenMode.MANUAL]
+    notes = [*NOTES, f"the fakes' delays are {delays.asr:g} ms to the text, {delays.first_audio:g} ms to the sound"]
+    for one in auto:
+        samples = [times.first_audio for times in one.turns]
+        yield distribution("auto: first audio", one.cell.name, "ms", samples, notes.pop(0) if notes else "")
+    for one in auto:
+        asr = 0.0 if one.cell.speculation else delays.asr
+        samples = [times.stt - asr - delays.silence for times in one.turns]
+        note = f"end noticed: `stt` less the recogniser's delay, above the {delays.silence:g} ms of silence configured"
+        yield distribution("auto: end noticed", one.cell.name, "ms", samples, note)
+    for one in manual:
+        samples = [times.first_audio for times in one.turns]
+        yield distribution("manual: first audio", one.cell.name, "ms", samples)
+    for one in manual:
+        if not one.cell.speculation:
+            samples = [times.first_audio - delays.first_audio for times in one.turns]
+            yield distribution("manual: above the fakes", one.cell.name, "ms", samples)
+    yield from _interruptions(measured)
+    yield from _costs(measured)
+
+
+def _interruptions(measured: Sequence[Measured]) -> Iterator[Result]:
+    for name, field in (("interrupt: last frame", "last_frame"), ("interrupt: tts stop", "stop")):
+        for talkers in dict.fromkeys(one.cell.talkers for one in measured):
+            cells = [one for one in measured if one.cell.talkers == talkers]
+            samples = [getattr(times, field) for one in cells for times in one.turns]
+            case = cells[0].cell.name.partition(",")[0]
+            yield distribution(name, case, "ms", samples)
+
+
+def _costs(measured: Sequence[Measured]) -> Iterator[Result]:
+    for one in measured:
+        case = f"{one.cell.mode}, {one.cell.name}"
+        note = f"{case}: {one.report.summary}"
+        if one.talk.faults:
+            note += f"; the devices counted {one.talk.faults}"
+        share = 100 * one.report.cpu_s / one.talk.seconds
+        yield distribution("server's CPU", case, "% of a core", [share], note)
+    for one in measured:
+        yield distribution("talkers' clock late", f"{one.cell.mode}, {one.cell.name}", "ms", one.talk.lag_ms)
