@@ -1,6 +1,6 @@
 # make run    set up and start the server         make test   set up and run the whole test suite
 # make demo   set up, start a server, talk to it  make check  all that CI checks
-.PHONY: run test demo check lint types imports bench fuzz abuse clean
+.PHONY: run test demo check lint types imports bench fuzz abuse simulate clean
 
 run:
 	@scripts/setup.sh run
@@ -41,6 +41,11 @@ fuzz:
 abuse:
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.chaos $(ARGS)
+
+# Ten thousand conversations by chance and hundreds of scripted ones, on virtual time.
+simulate:
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.simulation $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

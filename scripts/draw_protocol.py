@@ -131,7 +131,7 @@ AUTO = Diagram(
     (
         "After the wake word the device sends what it recorded, the word and listen start; the server greets, hears "
         "the end of the question by itself, answers, and the device listens again.",
-        "唤醒后设备先补发录音、唤醒词和 listen start；服务器问候，自己判断说话结束，回答之后设备再次聆听。",
+        "唤醒后设备先补发录音、唤醒词和 listen start；服务器问候，自己判断说话结束并回答，之后设备再次聆听。",
     ),
     (DEVICE, SERVER),
     (
@@ -152,7 +152,9 @@ AUTO = Diagram(
         Arrow(0, 1, "listen start  mode auto"),
         Arrow(0, 1, "Opus", EVERY_60_MS, audio=True),
         Note(1, ("voice, then silence:\nthe utterance is over", "有声音，然后安静：\n这句话说完了")),
-        Arrow(1, 0, "stt · tts start", ("what was understood; now speak", "识别结果；进入说话状态")),
+        Arrow(1, 0, "stt", ("what was understood; go on sending", "识别结果；继续发送音频")),
+        Note(1, ("the answer is prepared;\nthe user may still go on", "准备回答；\n用户仍可接着说")),
+        Arrow(1, 0, "tts start", ("the first words are ready: now speak", "第一段就绪：进入说话状态")),
         Arrow(1, 0, "llm · tts sentence_start", ("the face; text of the sentence", "表情；这一句的文字")),
         Arrow(1, 0, "Opus", PACED, audio=True),
         Arrow(
@@ -192,25 +194,32 @@ REALTIME = Diagram(
     "realtime",
     ("Realtime mode: the user talks into the reply", "实时模式：用户打断回答"),
     (
-        "The microphone stays open during the reply; when the server hears speech it stops speaking and takes the new "
-        "question, without another listen start.",
-        "回答期间麦克风一直打开；服务器听到说话就停止回答并接收新的问题，不需要再次 listen start。",
+        "The microphone stays open during the reply; when the server hears a voice it stops sending, judges it, "
+        "and takes the new question, without another listen start.",
+        "回答期间麦克风一直打开；服务器听到人声就停止发送并作判断，然后接收新的问题，不需要再次 listen start。",
     ),
     (DEVICE, SERVER),
     (
         Arrow(0, 1, "listen start  mode realtime", ("once", "只发一次")),
         Arrow(0, 1, "Opus", ("from now on without a break", "从此不间断"), audio=True),
-        Arrow(1, 0, "stt · tts start · llm · tts sentence_start"),
+        Arrow(1, 0, "stt"),
+        Arrow(1, 0, "tts start · llm · tts sentence_start", ("when there is something to say", "有话要说时")),
         Arrow(1, 0, "Opus", PACED, audio=True),
         Arrow(
             0,
             1,
             "Opus",
-            ("the user speaks; echo must be cancelled by the device", "用户开口；回声由设备消除"),
+            ("a voice, without the echo of the reply", "人声，不含回答的回声"),
             audio=True,
         ),
-        Note(1, ("320 ms of speech:\nend the reply", "连续 320 毫秒语音：\n结束回答")),
-        Arrow(1, 0, "tts stop"),
+        Note(
+            1,
+            (
+                "stop sending, judge the voice;\na cough: go on after a moment",
+                "停止发送，判断人声；\n只是咳嗽：稍后继续",
+            ),
+        ),
+        Arrow(1, 0, "tts stop", ("within a second, if somebody interrupts", "一秒之内，如果是打断")),
         Note(0, ("drop what is buffered;\nmicrophone stays open", "丢弃缓冲的声音；\n麦克风保持打开")),
         Arrow(0, 1, "Opus", ("the rest of the new question", "新问题的其余部分"), audio=True),
         Arrow(1, 0, "stt · tts start · …", ("its answer", "新的回答")),

@@ -197,6 +197,49 @@ async def test_a_reply_keeps_its_promises(tmp_path: Path) -> None:
     assert events[-1][1] - times[0] >= (len(times) - 1) * 0.06
 
 
+@pytest.mark.parametrize("mode", ["auto", "realtime", "manual"])
+async def test_tts_start_waits_until_there_is_something_to_say(tmp_path: Path, mode: str) -> None:
+    """Point 2: in auto and realtime mode; who has closed the microphone is told at once."""
+    encoder = OpusEncoder(16000, 60)
+    speech = await asyncio.to_thread(speak, "what is twelve times seven")
+    pcm = speech + bytes(2 * FRAME_BYTES) if mode == "manual" else speech + bytes(25 * FRAME_BYTES)
+    async with app(tmp_path, SHORT, "LLM.FakeLLM.delay_ms=1500") as (_, place), connect(place.ws) as device:
+        await device.hello()
+        await device.say(type="listen", state="start", mode=mode)
+        for start in range(0, len(pcm) - FRAME_BYTES, FRAME_BYTES):
+            await device.socket.send_bytes(encoder.encode(pcm[start : start + FRAME_BYTES]))
+        if mode == "manual":
+            await device.say(type="listen", state="stop")
+        await device.until("stt")
+        heard = time.monotonic()
+        await device.until("tts", "start")
+        waited = time.monotonic() - heard
+        assert not device.audio
+        await device.until("tts", "stop")
+    assert device.audio
+    assert (waited > 0.5) == (mode != "manual")
+
+
+async def test_a_user_who_goes_on_is_answered_once_and_shown_all_of_it(tmp_path: Path) -> None:
+    """Until `tts start` an utterance may go on; then there is another `stt` and one reply."""
+    encoder = OpusEncoder(16000, 60)
+    speech = await asyncio.to_thread(speak, "set a timer for five minutes")
+    async with app(tmp_path, SHORT, "LLM.FakeLLM.delay_ms=1500") as (_, place), connect(place.ws) as device:
+        await device.hello()
+        await device.say(type="listen", state="start", mode="auto")
+        for _ in range(2):
+            pcm = speech + bytes(25 * FRAME_BYTES)
+            for start in range(0, len(pcm) - FRAME_BYTES, FRAME_BYTES):
+                await device.socket.send_bytes(encoder.encode(pcm[start : start + FRAME_BYTES]))
+            await device.until("stt")
+        await device.until("tts", "stop")
+    kinds = [f"{m['type']} {m.get('state', '')}".strip() for m in device.messages]
+    assert kinds[1:4] == ["stt", "stt", "tts start"]
+    assert kinds.count("tts start") == 1
+    first, second = (m["text"] for m in device.messages if m["type"] == "stt")
+    assert second == f"{first} {first}"
+
+
 @pytest.mark.parametrize("playing", [True, False])
 async def test_abort_is_answered_by_a_stop_and_silence(tmp_path: Path, playing: bool) -> None:
     async with app(tmp_path) as (_, place), connect(place.ws) as device:

@@ -9,7 +9,6 @@ import pytest
 from mynah import bench
 from mynah.bench import pacing, sockets, turn
 from mynah.bench.report import Result, distribution, repeat
-from mynah.config import load
 from mynah.errors import ConfigError, MynahError
 
 
@@ -83,25 +82,6 @@ def test_unknown_names_and_bad_files_are_configuration_errors(tmp_path: Path) ->
         bench.run(False, ["quick"], tmp_path / "file" / "result.json")
 
 
-async def test_the_known_delays_follow_from_the_fakes() -> None:
-    settings = load(turn.fakes_file(), environ={})
-    # 50 ms recogniser, 50 ms to the first token, whose comma ends the first clause, 50 ms voice.
-    assert await turn.known_delays_ms(settings) == 150
-    one_sentence = load(
-        turn.fakes_file(),
-        ["LLM.FakeLLM.text=one two three four. And more.", "TTS.FakeTTS.delay_ms=0"],
-        environ={},
-    )
-    # A full stop ends a sentence only when the next token begins with a space: the fifth token.
-    assert await turn.known_delays_ms(one_sentence) == 50 + 50 + 4 * 10
-
-
-async def test_only_fakes_have_known_delays() -> None:
-    settings = load(turn.fakes_file(), ["selected_module.TTS=EspeakTTS"], environ={})
-    with pytest.raises(ConfigError, match="fake"):
-        await turn.known_delays_ms(settings)
-
-
 @pytest.mark.e2e
 def test_websocket_echo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "_ROUND_TRIPS", 50)
@@ -120,11 +100,19 @@ def test_pacer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.speech
 def test_a_turn_in_each_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "TURNS", 1)
-    results = list(turn.turns())
-    manual, above, auto, _, last_frame, stop = results
-    assert manual.p50 == pytest.approx(above.p50 + 150)
-    assert 0 < above.p50 < 500
-    assert auto.p50 > 350
-    assert 0 <= last_frame.p50 <= stop.p50 < 500  # no frame after the stop
+    monkeypatch.setattr(turn, "TURNS", 2)
+    results = {(result.bench, result.case): result for result in turn.turns()}
+    manual = results["turn, manual", "listen stop → first audio"]
+    assert manual.count == 2
+    assert manual.p50 == pytest.approx(results["turn, manual", "above the fakes' delays"].p50 + 150)
+    assert manual.best >= 150, "the fakes' delays cannot be saved without speculation"
+    assert manual.worst < 2000
+    assert results["turn, manual", "first audio with speculation"].best > 0
+    stt = results["turn, auto", "end of speech → stt"]
+    assert 50 < stt.best < results["turn, auto", "end of speech → first audio"].best
+    assert stt.worst < 2000
+    last_frame, stop = (result for (bench, _), result in results.items() if bench == "interrupt")
+    assert last_frame.count == stop.count == 6
+    assert 0 <= last_frame.worst <= stop.worst < 1000, "no frame after the stop"

@@ -20,7 +20,7 @@ EXAMPLES: list[events.Event] = [
     events.SpeechEnded(),
     events.Recognised(9, "hi"),
     events.Ready(9),
-    events.Judged(9, real=True),
+    events.Judged(9, 1, real=True),
     events.Failed(9, "sorry"),
     events.Played(9),
     events.SayRequested("tea"),

@@ -325,7 +325,9 @@ def test_what_waits_when_the_device_ends_the_recording_counts_in_every_mode() ->
     for manual in (False, True):
         s = scene(act, ingest=LateIngest(), manual=manual)
         assert s.asr.audio[0].count(VOICE) == 10
-        assert set(s.heard.edges) <= {"resumed"}, "the recording is over: edges are no news, but no guess holds"
+        assert set(s.heard.edges) <= {"resumed"}, (
+            "the recording is over: edges are no news, but no guess holds"
+        )
 
 
 def test_no_flush_is_asked_for_when_the_ear_found_the_end() -> None:

@@ -109,13 +109,13 @@ def replying(mode: ListenMode, policy: TurnPolicy = POLICY) -> TurnMachine:
 
 def test_voice_holds_a_reply_in_realtime_and_ends_it_when_it_is_meant() -> None:
     turns = replying(REALTIME)
-    assert turns.step(SpeechStarted()) == [HoldReply(1)]
+    assert turns.step(SpeechStarted()) == [HoldReply(1, 1)]
     assert turns.phase is Phase.REPLYING
     assert turns.step(SpeechStarted()) == []  # one judgement at a time
     assert turns.step(SpeechEnded()) == []
-    assert turns.step(Judged(1, real=True)) == [CancelTurn(1), StopReply()]
+    assert turns.step(Judged(1, 1, real=True)) == [CancelTurn(1), StopReply()]
     assert turns.phase is Phase.LISTENING
-    assert turns.step(Judged(1, real=True)) == []
+    assert turns.step(Judged(1, 1, real=True)) == []
     assert turns.step(Played(1)) == []  # the cancelled reply's end comes too late
     assert turns.step(SpeechEnded()) == [Recognise(2, final=False)]
 
@@ -129,9 +129,9 @@ def test_voice_does_nothing_to_a_reply_in_other_modes(mode: ListenMode) -> None:
 
 def test_a_false_alarm_resumes_the_reply_and_the_next_voice_holds_it_again() -> None:
     turns = replying(REALTIME)
-    for _ in range(3):
-        assert turns.step(SpeechStarted()) == [HoldReply(1)]
-        assert turns.step(Judged(1, real=False)) == [ResumeReply(1)]
+    for hold in (1, 2, 3):
+        assert turns.step(SpeechStarted()) == [HoldReply(1, hold)]
+        assert turns.step(Judged(1, hold, real=False)) == [ResumeReply(1)]
     assert turns.turn == 1
     assert turns.step(Played(1)) == [StopReply(), OpenEar(2, REALTIME)]
 
@@ -139,7 +139,7 @@ def test_a_false_alarm_resumes_the_reply_and_the_next_voice_holds_it_again() -> 
 def test_an_interruption_that_is_over_when_it_is_judged_is_recognised_at_once() -> None:
     turns = replying(REALTIME)
     steps(turns, SpeechStarted(), SpeechEnded())
-    assert turns.step(Judged(1, real=True, over=True)) == [
+    assert turns.step(Judged(1, 1, real=True, over=True)) == [
         CancelTurn(1), StopReply(), Recognise(2, final=False),
     ]  # fmt: skip
     assert turns.step(Recognised(2, "stop")) == [ShowText("stop"), Think(2, "stop")]
@@ -151,6 +151,14 @@ def test_without_a_judge_a_voice_ends_the_reply() -> None:
     assert turns.step(SpeechEnded()) == [Recognise(2, final=False)]
 
 
+def test_an_interruption_whose_microphone_has_closed_is_recognised_at_once() -> None:
+    turns = replying(REALTIME)
+    steps(turns, SpeechStarted(), ListenStopped())
+    assert turns.step(Judged(1, 1, real=True)) == [
+        CancelTurn(1), StopReply(), Recognise(2, final=True),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("event", [Aborted(), TextGiven("no"), Closed()])
 def test_what_ends_a_held_reply_makes_its_judgement_a_late_result(event: object) -> None:
     turns = replying(REALTIME)
@@ -158,16 +166,16 @@ def test_what_ends_a_held_reply_makes_its_judgement_a_late_result(event: object)
     commands = turns.step(event)  # type: ignore[arg-type]
     assert CancelTurn(1) in commands
     assert commands.count(StopReply()) == (not isinstance(event, Closed))
-    assert turns.step(Judged(1, real=True, over=True)) == []
+    assert turns.step(Judged(1, 1, real=True, over=True)) == []
     if turns.phase is Phase.REPLYING:
-        assert turns.step(SpeechStarted()) == [HoldReply(2)], "the hold does not stick to the next reply"
+        assert turns.step(SpeechStarted()) == [HoldReply(2, 2)], "the hold does not stick to the next reply"
 
 
 def test_a_failure_during_a_hold_is_told_after_it() -> None:
     turns = replying(REALTIME)
     steps(turns, SpeechStarted())
     assert turns.step(Failed(1, "sorry")) == [Say(1, "sorry", sorry=True)]
-    assert turns.step(Judged(1, real=False)) == [ResumeReply(1)]
+    assert turns.step(Judged(1, 1, real=False)) == [ResumeReply(1)]
 
 
 @pytest.mark.parametrize("mode", [AUTO, MANUAL])
@@ -175,8 +183,12 @@ def test_a_change_of_mode_lets_go_of_a_held_reply(mode: ListenMode) -> None:
     turns = replying(REALTIME)
     steps(turns, SpeechStarted())
     assert turns.step(ListenStarted(mode)) == [ResumeReply(1), CloseEar()]
-    assert turns.step(Judged(1, real=True)) == [], "that came too late"
+    assert turns.step(Judged(1, 1, real=True)) == [], "that came too late"
     assert turns.phase is Phase.REPLYING
+    steps(turns, ListenStarted(REALTIME), SpeechStarted())
+    assert turns.step(Judged(1, 1, real=True)) == [], "that was about the hold before"
+    assert turns.step(Judged(1, 2, real=False)) == [ResumeReply(1)]
+    steps(turns, ListenStarted(mode))
     assert turns.step(Played(1)) == [StopReply(), OpenEar(2, mode)]
 
 
@@ -488,6 +500,7 @@ class Device:
         """Number of the turn that something works for."""
         self.pending: set[int] = set()
         self.tickets = 0
+        self.hold = 0
 
     def may_come(self, event: object) -> bool:
         """Return whether the work of the current turn can have this result now."""
@@ -512,6 +525,8 @@ class Device:
             late = not self.may_come(event)
             number = turns.turn - late
             event = msgspec.structs.replace(event, turn=number)
+            if isinstance(event, Judged):
+                event = msgspec.structs.replace(event, hold=self.hold)
             if isinstance(event, Played):
                 event = Played(number, end_session=self.ending)
         if isinstance(event, SayRequested):
@@ -581,6 +596,7 @@ class Device:
                 assert self.ear
                 assert not self.held
                 self.held = True
+                self.hold = command.hold
             case ResumeReply():
                 assert self.held
                 self.held = False
@@ -606,7 +622,7 @@ class Device:
                 case Phase.THINKING:
                     self.take(Ready(0))
                 case Phase.REPLYING if self.held:
-                    self.take(Judged(0, real=False))
+                    self.take(Judged(0, 0, real=False))
                 case Phase.REPLYING:
                     self.take(Played(0))
                 case _:
@@ -636,9 +652,6 @@ def test_any_order_of_events_keeps_the_brackets(policy: TurnPolicy, events: list
         assert device.turns.step(event) == []  # type: ignore[arg-type]
 
 
-
-
-
 @settings(max_examples=300, deadline=None)
 @example([ListenStarted(AUTO), SpeechEnded(), ListenStopped(), Recognised(0, "")])
 @given(st.lists(EVENTS, max_size=40))
@@ -666,7 +679,7 @@ def test_realtime_that_begins_during_a_reply_can_interrupt_it() -> None:
     turns = machine()
     steps(turns, SayRequested("tea"))
     assert turns.step(ListenStarted(REALTIME)) == [OpenEar(1, REALTIME, interrupting=True)]
-    assert turns.step(SpeechStarted()) == [HoldReply(1)]
+    assert turns.step(SpeechStarted()) == [HoldReply(1, 1)]
 
 
 def test_who_interrupts_is_listened_to_before_announcements_are_made() -> None:

@@ -30,7 +30,7 @@ def spoken(text: str, voice: str = "slt") -> bytes:
     return pcm[2 * max(0, first - 160) : audible_end(pcm)]
 
 
-def silence(seconds: float) -> bytes:
+def pause(seconds: float) -> bytes:
     """Return a pause."""
     return bytes(round(seconds * BYTES_PER_S / 2) * 2)
 

@@ -44,7 +44,9 @@ class Request(msgspec.Struct):
     @property
     def question(self) -> str:
         """What the user said last, without the server's note before it."""
-        said = next(str(message["content"]) for message in reversed(self.messages) if message["role"] == "user")
+        said = next(
+            str(message["content"]) for message in reversed(self.messages) if message["role"] == "user"
+        )
         return said.rsplit("\n\n", 1)[-1]
 
     @property

@@ -13,9 +13,10 @@ import msgspec
 from tests.simulation.campaign import campaign
 from tests.simulation.generate import generate
 from tests.simulation.invariants import Reader
+from tests.simulation.record import Moved
 from tests.simulation.scenario import Scenario, dump, load
 from tests.simulation.scripted import CASES
-from tests.simulation.world import Moved, run
+from tests.simulation.world import run
 
 
 def main() -> int:
@@ -52,20 +53,14 @@ def main() -> int:
 
 def show(which: str) -> int:
     """Tell everything that happens in one scenario."""
-    scenario: Scenario
-    if which.isdecimal():
-        scenario = generate(int(which))
-    else:
-        scenario = CASES[which].scenario if which in CASES else load(which)
+    scenario = generate(int(which)) if which.isdecimal() else named(which)
     print(dump(scenario))
     outcome = run(scenario)
     for entry in outcome.log:
         what = entry.what
         if isinstance(what, Moved):
-            told = ", ".join(map(str, what.commands))
-            print(
-                f"{entry.at - 1000:8.3f}  {entry.session}  {what.before.value} · {what.event} → {what.after.value}: {told}"
-            )
+            told = f"{what.before.value} · {what.event} → {what.after.value}: {', '.join(map(str, what.commands))}"
+            print(f"{entry.at - 1000:8.3f}  {entry.session}  {told}")
         elif entry.kind != "frame":
             print(f"{entry.at - 1000:8.3f}  {entry.session}  {entry.kind} {what}")
     reader = Reader(outcome).read()
@@ -73,6 +68,11 @@ def show(which: str) -> int:
     for fault in reader.faults:
         print(f"FAULT {fault}")
     return 1 if reader.faults else 0
+
+
+def named(which: str) -> Scenario:
+    """Return a scripted scenario, or the one that is written there."""
+    return CASES[which].scenario if which in CASES else load(which)
 
 
 if __name__ == "__main__":

@@ -65,21 +65,7 @@ class Device:
                 number = self._words.add(item)
                 packets += [word_packet(number)] * WORD_PACKETS
                 numbers.append(number)
-        sent: list[tuple[bytes, ...]] = [(packet,) for packet in packets]
-        touched = set()
-        for at in (*step.lost, *step.twice, *step.late):
-            if at < len(packets):
-                touched.add(packets[at])
-        for at in step.twice:
-            if at < len(packets):
-                sent[at] = (packets[at],) * 2
-        for at in step.lost:
-            if at < len(packets):
-                sent[at] = ()
-        for at in step.late:
-            if at + 1 < len(packets):
-                sent[at], sent[at + 1] = (), sent[at + 1] + (packets[at],)
-                touched.add(packets[at + 1])
+        sent, touched = _damaged(packets, step)
         self.whole.update(number for number in numbers if word_packet(number) not in touched)
         self._voice.extend(sent)
         self._hush = HUSH_AFTER
@@ -243,3 +229,21 @@ class Device:
     def _up(self, message: Any) -> None:
         if self.connection is not None:
             self.connection.up(message)
+
+
+def _damaged(packets: list[bytes], step: Speak) -> tuple[list[tuple[bytes, ...]], set[bytes]]:
+    """Return what is sent in each 60 ms, and the packets of which something does not arrive as it should."""
+    sent: list[tuple[bytes, ...]] = [(packet,) for packet in packets]
+    end = len(packets)
+    touched = {packets[at] for at in (*step.lost, *step.twice, *step.late) if at < end}
+    for at in step.twice:
+        if at < end:
+            sent[at] = (packets[at],) * 2
+    for at in step.lost:
+        if at < end:
+            sent[at] = ()
+    for at in step.late:
+        if at + 1 < end:
+            sent[at], sent[at + 1] = (), (*sent[at + 1], packets[at])
+            touched.add(packets[at + 1])
+    return sent, touched

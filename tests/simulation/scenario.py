@@ -31,8 +31,8 @@ class Until(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 class Speak(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """Somebody begins to speak; the next step does not wait for the end.
 
-    ``words``: ``_700`` is a pause of 700 ms, ``*300`` is a noise that a detector takes for a voice. Each word takes four
-    packets. Packets are counted from the first; they are lost, come twice, or after the one that follows.
+    ``words``: ``_700`` is a pause of 700 ms, ``*300`` is a noise that a detector takes for a voice. Each word takes
+    four packets. Packets are counted from the first; they are lost, come twice, or after the one that follows.
     """
 
     words: str

@@ -1,4 +1,4 @@
-"""What has to come of each interruption in `tests.simulation.scripted_interruptions`, by mode, state and interruption."""
+"""What has to come of each interruption in `scripted_interruptions`, by mode, state and interruption."""
 
 from __future__ import annotations
 

@@ -81,7 +81,9 @@ def word_packet(number: int) -> bytes:
 class SimIngest:
     """Gives packets back as PCM with decisions, a little later and several at once, as the worker thread does."""
 
-    def __init__(self, lag_s: float, chance: random.Random, delivered: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, lag_s: float, chance: random.Random, delivered: Callable[[bytes, object], None]
+    ) -> None:
         self.lag_s, self.chance, self.delivered = lag_s, chance, delivered
         self.open_streams = 0
 
@@ -139,7 +141,7 @@ class SimStream:
                     decisions.append(VOICED if self._voiced[middle // 960] else SILENT)
                     self._chunks += 1
             for packet in packets:
-                self._ingest.delivered(packet)
+                self._ingest.delivered(packet, self)
             self._sink.on_pcm(
                 b"".join([packet.ljust(PACKET_BYTES, b".") for packet in packets]), tuple(decisions)
             )

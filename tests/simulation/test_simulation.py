@@ -14,7 +14,7 @@ from tests.simulation.generate import MUST_REACH, generate
 from tests.simulation.invariants import Reader, check
 from tests.simulation.scenario import Interrupt, Llm, Scenario, Until, Wait, dump, load, shrink
 from tests.simulation.scripted import CASES, faults_of
-from tests.simulation.world import Entry, Outcome, run
+from tests.simulation.world import run
 
 GROUPS = 20
 """Tests the scenarios are divided between: enough that all cores have something to do to the end."""
@@ -80,10 +80,6 @@ def test_the_smallest_scenario_has_the_same_fault(monkeypatch: pytest.MonkeyPatc
     assert len(small.steps) <= 1
 
 
-def without(outcome: Outcome, kind: type) -> list[Entry]:
-    return [entry for entry in outcome.log if not isinstance(entry.what, kind)]
-
-
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -117,5 +113,5 @@ def test_an_interrupted_answer_is_remembered_as_far_as_it_was_heard() -> None:
         )
     )
     assert not check(outcome)
-    assert outcome.history[1].content == "R1S1 and some more…"
+    assert outcome.history[1].content == "R1S1 and some…"
     assert Reader(outcome).read().story[0] == "q1 q2 -> answer cut"

@@ -13,11 +13,9 @@ from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
 
-import msgspec
 from loguru import logger
 
 from mynah.audio.pacer import Pacer
-from mynah.dialogue import commands, events
 from mynah.dialogue.allowance import DailyAllowance
 from mynah.dialogue.answer import MODEL_DELAY
 from mynah.dialogue.continuity import Conversations
@@ -31,9 +29,9 @@ from mynah.dialogue.services import DialogueSettings, Services
 from mynah.dialogue.session import Session
 from mynah.dialogue.speak import Voice
 from mynah.dialogue.speculation import Speculation
-from mynah.dialogue.turn import Phase, TurnMachine, TurnPolicy
+from mynah.dialogue.turn import Phase, TurnPolicy
 from mynah.errors import ToolError
-from mynah.providers.base import ChatMessage, ProviderOptions, VadCapabilities
+from mynah.providers.base import ProviderOptions, VadCapabilities
 from mynah.providers.intent.function_call import FunctionCallIntent, FunctionCallOptions
 from mynah.providers.memory.nomem import NoMemory
 from mynah.providers.turn.guard import GuardedTurnDetector
@@ -41,9 +39,11 @@ from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts
 from mynah.texts import catalog, variants
 from mynah.tools.base import FunctionTool, ToolResult
 from mynah.tools.toolbox import Toolbox
-from mynah.wire.messages import ListenMode, TtsSentence, TtsStart, TtsStop
+from mynah.wire.messages import ListenMode
 from tests.simulation import scenario as steps
 from tests.simulation.device import WAKE_WORD, WORD_PACKETS, Device
+from tests.simulation.link import SimLink, Speaker, SpyMachine
+from tests.simulation.record import Entry, Outcome, Told
 from tests.simulation.scenario import Scenario
 from tests.simulation.services import (
     FRAME,
@@ -66,164 +66,6 @@ POLL_S = 0.02
 REST_S = 90.0
 """Everything that hangs is given up before that: three tries of a recogniser, two of a model, a voice."""
 EXIT = "goodbye"
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """Something that happened: ``kind`` says what ``what`` is."""
-
-    at: float
-    kind: str
-    session: int
-    what: Any
-    more: Any = None
-
-
-class Moved(msgspec.Struct, frozen=True):
-    """A step of the turn machine."""
-
-    before: Phase
-    event: events.Event
-    commands: tuple[commands.Command, ...]
-    after: Phase
-
-
-class Told(msgspec.Struct):
-    """An announcement, and what its sender was told of it."""
-
-    words: str
-    session: int
-    answers: list[bool]
-
-
-class Outcome(msgspec.Struct):
-    """All that happened in a scenario."""
-
-    scenario: Scenario
-    log: list[Entry]
-    faults: list[str]
-    """What was wrong at the moment it happened."""
-    history: list[ChatMessage]
-    tts: SimTts
-    records: list[TurnRecord]
-    told: list[Told]
-    hits: int = 0
-    misses: int = 0
-
-
-class SpyMachine(TurnMachine):
-    """Writes down every step."""
-
-    __slots__ = ("_number", "_world")
-
-    def __init__(self, policy: TurnPolicy, world: World, number: int) -> None:
-        super().__init__(policy)
-        self._world, self._number = world, number
-
-    def step(self, event: events.Event) -> list[commands.Command]:
-        before = self.phase
-        try:
-            found = super().step(event)
-        except Exception as error:
-            self._world.fault(f"{type(error).__name__} in the turn machine: {error}")
-            raise
-        self._world.note("step", self._number, Moved(before, event, tuple(found), self.phase))
-        return found
-
-    @property
-    def held(self) -> bool:
-        return self._held
-
-    @property
-    def hearing(self) -> bool:
-        return self._hearing
-
-
-class SimLink:
-    """The server's end of a connection, and the device's."""
-
-    def __init__(self, world: World, number: int) -> None:
-        self.world, self.number = world, number
-        self.closed = False
-        self.lost = False
-        """Nothing gets through any more, but the server does not know yet."""
-        self.session: Session | None = None
-        self.sentences = 0
-        self.speaking = False
-        self.frames = 0
-
-    # -- Link
-
-    def send(self, message: Any) -> None:
-        world = self.world
-        if self.closed:
-            world.fault(f"{type(message).__name__} was sent after the connection was closed")
-            return
-        if isinstance(message, TtsStart):
-            self.speaking, self.sentences, self.frames = True, 0, 0
-        elif isinstance(message, TtsSentence):
-            self.sentences += message.state == "sentence_start"
-        elif isinstance(message, TtsStop):
-            self.speaking = False
-        world.note("send", self.number, message, world.encoded() if isinstance(message, TtsStop) else None)
-        if not self.lost:
-            world.device.on_message(self, message)
-
-    def send_audio(self, packet: bytes, timestamp_ms: int) -> None:
-        if self.closed:
-            self.world.fault("audio was sent after the connection was closed")
-            return
-        self.frames += 1
-        self.world.note("frame", self.number, FRAME.unpack(packet), timestamp_ms)
-        if not self.lost:
-            self.world.device.on_frame(timestamp_ms)
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        if not self.closed:
-            self.closed = True
-            self.world.loop.call_soon(self.end)
-            self.world.device.on_closed(self)
-
-    # -- the device's end
-
-    def up(self, message: Any) -> None:
-        if not self.closed and not self.lost and self.session is not None:
-            self.session.on_message(message)
-
-    def up_audio(self, packet: bytes, stamp: int) -> None:
-        if not self.closed and not self.lost and self.session is not None:
-            self.session.on_audio(packet, stamp)
-
-    def end(self) -> None:
-        """The server learns that the connection is gone."""
-        self.closed = True
-        self.world.note("closed", self.number, None, self.world.encoded())
-        assert self.session is not None
-        self.session.on_closed()
-        self.speaking = False
-
-
-class Speaker:
-    """A session as the outbox sees it; counts what is told of each announcement."""
-
-    def __init__(self, world: World, link: SimLink) -> None:
-        self._world, self._link = world, link
-
-    @property
-    def quiet_s(self) -> float:
-        assert self._link.session is not None
-        return self._link.session.quiet_s
-
-    def say(self, words: str, on_done: Callable[[bool], None] | None = None) -> None:
-        told = Told(words, self._link.number, [])
-        self._world.told.append(told)
-
-        def tell(said: bool) -> None:
-            told.answers.append(said)
-            if on_done is not None:
-                on_done(said)
-
-        assert self._link.session is not None
-        self._link.session.say(words, tell)
 
 
 class World:
@@ -252,7 +94,8 @@ class World:
         self.tts = SimTts(self.acts[2])
         self.encoders: list[SimEncoder] = []
         self.tools_running = 0
-        self.heard: dict[int, int] = {}
+        self._heard: dict[tuple[object, int], int] = {}
+        self._ears: dict[object, SimLink] = {}
         self.pacer = Pacer()
         self.outbox = Outbox(self._find)
         self.agenda = Agenda(self.outbox.announce)
@@ -296,7 +139,7 @@ class World:
             conversations=Conversations(100_000, "en", 1800.0, self.loop.time),
             allowance=DailyAllowance(scenario.allowance, lambda: self.day),
             profiles=Profiles(),
-            speculation=Speculation(True if scenario.speculation else False),
+            speculation=Speculation(bool(scenario.speculation)),
             delays=delays,
             reminders=self.agenda.of,
             turn_detector=detector,
@@ -358,12 +201,16 @@ class World:
         """How much of the latest sentences has been encoded so far, by request to the voice."""
         return {call.number: call.encoded for call in self.tts.calls[-12:]}
 
-    def _delivered(self, packet: bytes) -> None:
-        if packet[:1] == b"w" and self.phase is Phase.LISTENING:
-            number = int(packet[1:])
-            self.heard[number] = self.heard.get(number, 0) + 1
-            if self.heard[number] == WORD_PACKETS and number in self.device.whole:
-                self.note("word", len(self.links), self.words.words[number])
+    def _delivered(self, packet: bytes, stream: object) -> None:
+        """Write down each word that reaches an open ear as a whole, while the server listens."""
+        link = self._ears.setdefault(stream, self.links[-1])
+        if packet[:1] != b"w" or link.session is None or link.session.phase is not Phase.LISTENING:
+            return
+        number = int(packet[1:])
+        count = self._heard.get((stream, number), 0) + 1
+        self._heard[stream, number] = count
+        if count == WORD_PACKETS and number in self.device.whole:
+            self.note("word", link.number, self.words.words[number])
 
     # -- connections
 
@@ -426,7 +273,7 @@ class World:
         await self._ask_last_question()
         await self._end()
 
-    async def _do(self, step: steps.Step) -> None:
+    async def _do(self, step: steps.Step) -> None:  # noqa: C901, PLR0912 - one line for each kind of step
         device = self.device
         match step:
             case steps.Wait(s):
@@ -564,15 +411,17 @@ class World:
 
 def _rests(world: World) -> bool:
     machine = world.machine
-    if machine is None or not world.device.quiet or world.outbox.holds(DEVICE_ID):
-        return world.phase is Phase.CLOSED and world.device.quiet
+    if not world.device.quiet:
+        return False
+    if machine is None or world.phase is Phase.CLOSED:
+        return True
+    if world.phase is Phase.LISTENING and machine.mode is ListenMode.MANUAL and world.device.state == "idle":
+        return True  # told to speak while its button was pressed, the device has forgotten about the button
+    if world.outbox.holds(DEVICE_ID) or any(not told.answers for told in world.told):
+        return False
     if world.phase is Phase.LISTENING:
-        if machine.mode is ListenMode.MANUAL and world.device.state == "idle":
-            return (
-                True  # the device was told to speak while its button was pressed, and forgot about the button
-            )
         return not machine.hearing and not world.links[-1].speaking
-    return world.phase in (Phase.IDLE, Phase.CLOSED)
+    return world.phase is Phase.IDLE
 
 
 CONDITIONS: dict[str, Callable[[World], bool]] = {
@@ -609,7 +458,7 @@ async def _played(scenario: Scenario) -> Outcome:
     world.loop.set_exception_handler(lambda _, context: world.fault(f"unhandled: {_told(context)}"))
     try:
         await world.play()
-    except Exception as error:  # a fault of the engine that came up in a call of the world
+    except Exception as error:  # noqa: BLE001 - a fault of the engine that came up in a call of the world
         world.fault(f"unhandled: {type(error).__name__}: {error}")
     kept = world.services.conversations.join(DEVICE_ID)
     stats = world.services.speculation.stats

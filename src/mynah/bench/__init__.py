@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mynah.bench import audio, echo, endpointing, pacing, sockets, turn
+from mynah.bench import audio, echo, endpointing, latency, pacing, sockets, turn
 from mynah.bench.report import Recording, Result, as_json, machine, now, print_table
 from mynah.errors import ConfigError, MynahError
 
@@ -23,6 +23,7 @@ BENCHES: Final[dict[str, Callable[[], Iterator[Result]]]] = {
     "websocket": sockets.websocket,
     "pacer": pacing.pacer,
     "turn": turn.turns,
+    "latency": latency.latency,
     "endpointing": endpointing.endpointing,
     "echo": echo.echo,
 }

@@ -21,11 +21,13 @@ from mynah.wire.messages import ListenMode
 
 TURNS: Final = {1: 100, 10: 10, 50: 4}
 """Turns of each talker, by how many there are: at least 100 in each cell, and six minutes for the whole table."""
-NOTES: Final = (
-    "server and talkers share the cores of this machine; they are processes of their own",
-    "auto: from the last sound of the speech, wherever in a packet of 60 ms it is",
-    "manual: from `listen stop`, which comes some 200 ms after the last sound",
-    "interrupt: an abort in the middle of a reply, in both modes; a last frame of 0 ms means that none came any more",
+AUTO_NOTE: Final = "auto: from the last sound of the speech, wherever in a packet of 60 ms it is"
+MANUAL_NOTE: Final = "manual: from `listen stop`, which comes some 200 ms after the last sound"
+INTERRUPT_NOTE: Final = (
+    "interrupt: from an abort in the midst of a reply, both modes; last frame 0: none came any more"
+)
+SHARED_NOTE: Final = (
+    "server and talkers are processes of their own, on the same cores; everybody asks every two seconds"
 )
 
 
@@ -95,22 +97,25 @@ def table(measured: Sequence[Measured], delays: FakeDelays) -> Iterator[Result]:
     """Return the rows, by quantity."""
     auto = [one for one in measured if one.cell.mode is ListenMode.AUTO]
     manual = [one for one in measured if one.cell.mode is ListenMode.MANUAL]
-    notes = [*NOTES, f"the fakes' delays are {delays.asr:g} ms to the text, {delays.first_audio:g} ms to the sound"]
     for one in auto:
         samples = [times.first_audio for times in one.turns]
-        yield distribution("auto: first audio", one.cell.name, "ms", samples, notes.pop(0) if notes else "")
+        yield distribution("auto: first audio", one.cell.name, "ms", samples, AUTO_NOTE)
     for one in auto:
         asr = 0.0 if one.cell.speculation else delays.asr
         samples = [times.stt - asr - delays.silence for times in one.turns]
-        note = f"end noticed: `stt` less the recogniser's delay, above the {delays.silence:g} ms of silence configured"
+        note = (
+            f"end noticed: when `stt` came, above the {delays.silence:g} ms of silence configured; without speculation "
+            f"the recogniser's {delays.asr:g} ms are taken off"
+        )
         yield distribution("auto: end noticed", one.cell.name, "ms", samples, note)
     for one in manual:
         samples = [times.first_audio for times in one.turns]
-        yield distribution("manual: first audio", one.cell.name, "ms", samples)
+        yield distribution("manual: first audio", one.cell.name, "ms", samples, MANUAL_NOTE)
     for one in manual:
         if not one.cell.speculation:
             samples = [times.first_audio - delays.first_audio for times in one.turns]
-            yield distribution("manual: above the fakes", one.cell.name, "ms", samples)
+            note = f"above the fakes: their delays up to the first sound are {delays.first_audio:g} ms"
+            yield distribution("manual: above the fakes", one.cell.name, "ms", samples, note)
     yield from _interruptions(measured)
     yield from _costs(measured)
 
@@ -121,7 +126,7 @@ def _interruptions(measured: Sequence[Measured]) -> Iterator[Result]:
             cells = [one for one in measured if one.cell.talkers == talkers]
             samples = [getattr(times, field) for one in cells for times in one.turns]
             case = cells[0].cell.name.partition(",")[0]
-            yield distribution(name, case, "ms", samples)
+            yield distribution(name, case, "ms", samples, INTERRUPT_NOTE)
 
 
 def _costs(measured: Sequence[Measured]) -> Iterator[Result]:
@@ -133,4 +138,6 @@ def _costs(measured: Sequence[Measured]) -> Iterator[Result]:
         share = 100 * one.report.cpu_s / one.talk.seconds
         yield distribution("server's CPU", case, "% of a core", [share], note)
     for one in measured:
-        yield distribution("talkers' clock late", f"{one.cell.mode}, {one.cell.name}", "ms", one.talk.lag_ms)
+        yield distribution(
+            "talkers' clock late", f"{one.cell.mode}, {one.cell.name}", "ms", one.talk.lag_ms, SHARED_NOTE
+        )

@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 
 import msgspec
 import uvloop
+from loguru import logger
 
 from mynah.config import Settings, load
 from mynah.dialogue.text import SentenceSplitter
@@ -132,7 +133,6 @@ def serve(config: str, folder: str, *overrides: str) -> int:
         "server.ip=127.0.0.1",
         "server.port=0",
         "server.http_port=0",
-        "log.log_level=WARNING",
         f"log.log_dir={folder}",
         f"log.data_dir={folder}",
     ]
@@ -141,10 +141,9 @@ def serve(config: str, folder: str, *overrides: str) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    from mynah import observe
     from mynah.app import App
 
-    observe.configure(settings)
+    logger.remove()  # nobody reads what it would write
     app = App(settings)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

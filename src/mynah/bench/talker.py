@@ -250,7 +250,7 @@ async def _watch_the_clock(lags: list[float]) -> None:
 
 
 def main(url: str, mode: str, talkers: str, turns: str, warm_up: str) -> None:
-    """Be the process with the talkers: the only line on standard output is what they saw, or on standard error why not."""
+    """Be the process with the talkers: one line on standard output says what they saw, or on standard error why not."""
     try:
         talk = uvloop.run(_converse(url, ListenMode(mode), int(talkers), int(turns), int(warm_up)))
     except* MynahError as errors:

@@ -30,8 +30,8 @@ def turns() -> Iterator[Result]:
         ]
     )
     note = (
-        f"turn, manual: the fakes' delays up to the first audio are {delays.first_audio:g} ms; speculation, which hides "
-        "some of them before the button is released, is off except where it says so"
+        f"turn, manual: the fakes' delays up to the first audio are {delays.first_audio:g} ms; speculation, which "
+        "hides some of them before the button is released, is off except where it says so"
     )
     first = [times.first_audio for times in plain.turns]
     yield distribution("turn, manual", "listen stop → first audio", "ms", first, note)

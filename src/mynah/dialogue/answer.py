@@ -32,8 +32,8 @@ class Answer:
 
     # fmt: off
     __slots__ = (
-        "_committed", "_context", "_filled", "_first_seen", "_loop", "_messages", "_on_ready", "_queue", "_ready",
-        "_reply", "_services", "_started", "_task", "_tools", "face", "first_sentence_at", "speech", "thought",
+        "_committed", "_context", "_empty", "_filled", "_first_seen", "_loop", "_messages", "_on_ready", "_queue",
+        "_ready", "_reply", "_services", "_started", "_task", "_tools", "face", "first_sentence_at", "speech", "thought",
     )
     # fmt: on
 
@@ -53,7 +53,7 @@ class Answer:
         self._on_ready = on_ready
         self._loop = asyncio.get_running_loop()
         self._committed = asyncio.Event()
-        self._ready = self._filled = self._first_seen = False
+        self._ready = self._filled = self._first_seen = self._empty = False
         self._reply: Reply | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = 0.0
@@ -99,9 +99,10 @@ class Answer:
 
     @property
     def failed(self) -> bool:
-        """Whether it came to an end with an error."""
+        """Whether nothing will come of it: it ended with an error, or without a word."""
         task = self._task
-        return task is not None and task.done() and (task.cancelled() or task.exception() is not None)
+        broken = task is not None and task.done() and (task.cancelled() or task.exception() is not None)
+        return broken or self._empty
 
     @property
     def tokens(self) -> int:
@@ -125,6 +126,7 @@ class Answer:
             waiting = group.create_task(self._fill_for_model())
             said = await self._speak()
             waiting.cancel()
+        self._empty = not said
         await self._committed.wait()
         if not said:
             # Silence would look like a broken device.

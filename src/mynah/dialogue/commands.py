@@ -60,6 +60,8 @@ class HoldReply(msgspec.Struct, frozen=True):
     """Stop sending the reply at once, and find out what the voice is that was heard."""
 
     turn: int
+    hold: int
+    """Number of this hold, for `Judged`."""
 
 
 class ResumeReply(msgspec.Struct, frozen=True):

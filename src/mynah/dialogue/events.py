@@ -54,6 +54,8 @@ class Judged(msgspec.Struct, frozen=True):
     """What the voice was that made us hold the reply."""
 
     turn: int
+    hold: int
+    """The `HoldReply` this is about."""
     real: bool
     """Somebody has something to say; else a cough, an "uh-huh" or an echo."""
     over: bool = False

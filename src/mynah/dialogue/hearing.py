@@ -61,7 +61,7 @@ class Hearing:
     # fmt: off
     __slots__ = (
         "_alarms", "_ended_at", "_guess", "_interims", "_language", "_listener", "_loop", "_needed_ms",
-        "_parts", "_patience", "_services", "_silence_ms", "_speculates", "ear", "mode",
+        "_parts", "_patience", "_services", "_silence_ms", "_speculates", "_watching", "ear", "mode",
     )
     # fmt: on
 
@@ -83,6 +83,7 @@ class Hearing:
         self._silence_ms = 0.0  # that has passed at the end of the utterance
         self._ended_at = 0.0
         self._alarms = 0
+        self._watching = False  # a reply is being spoken
         self.ear: Ear | None = Ear(
             services.ingest,
             services.asr,
@@ -108,6 +109,7 @@ class Hearing:
 
     def renew(self) -> None:
         """Wait for a new utterance. One that has begun already goes on: the user may have been quick."""
+        self._watching = False
         self._drop_parts()
         self._alarms = 0
         if self.ear is not None:
@@ -115,6 +117,7 @@ class Hearing:
 
     def watch_for_interruption(self) -> None:
         """A reply is being spoken: it takes more to be heard."""
+        self._watching = True
         self._drop_parts()
         self._alarms = 0
         if self.ear is not None:
@@ -144,6 +147,7 @@ class Hearing:
 
     def take_turn(self) -> None:
         """What was heard during the reply was meant: ordinary speech goes on with it."""
+        self._watching = False
         self._interims = 0
         if self.ear is not None:
             self.ear.endpointer.require_speech(self._services.vad.min_speech_ms)
@@ -178,7 +182,12 @@ class Hearing:
 
         Unless it is ``final``, this takes as long as the words ask for, once they are known.
         """
-        parts = await asyncio.gather(*(asyncio.shield(part) for part in self._parts))
+        known = await asyncio.gather(*(asyncio.shield(part) for part in self._parts), return_exceptions=True)
+        parts = [part for part in known if not isinstance(part, BaseException)]
+        if not parts:  # else what was understood is better than an apology
+            for error in known:
+                if isinstance(error, BaseException):
+                    raise error
         words = join([part.text for part in parts])
         if not final:
             if not self._needed_ms:
@@ -205,6 +214,8 @@ class Hearing:
 
     def on_speech_paused(self) -> None:
         """Find out what was said so far."""
+        if self._watching:
+            return  # `mynah.dialogue.interruption` asks for itself
         services = self._services
         if self._speculates is None:
             self._speculates = services.speculation.wanted()

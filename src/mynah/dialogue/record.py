@@ -39,11 +39,11 @@ class TurnRecord(msgspec.Struct):
     first_frame: float = 0.0
 
     def stages_ms(self) -> dict[str, float]:
-        """Return milliseconds from the end of speech to each stage that was reached."""
+        """Return milliseconds from the end of speech to each stage that was reached; 0 for what was ready before."""
         names = ("transcript", "tts_start", "first_sentence", "first_frame")
         if not self.speech_end:
             return {}
-        return {name: (at - self.speech_end) * 1000 for name in names if (at := getattr(self, name))}
+        return {name: max(0.0, at - self.speech_end) * 1000 for name in names if (at := getattr(self, name))}
 
 
 class SessionObserver(Protocol):

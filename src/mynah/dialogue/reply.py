@@ -23,7 +23,7 @@ class Reply:
     # fmt: off
     __slots__ = (
         "_face_sent", "_first_stamp", "_link", "_on_frame", "_on_played", "_recent", "_sentence", "_session_id",
-        "_speech", "_voice", "false_alarms", "first_frame_at", "sentences", "stamp",
+        "_speech", "_voice", "first_frame_at", "sentences", "stamp",
     )
     # fmt: on
 
@@ -55,8 +55,6 @@ class Reply:
         """When the first frame left, by the loop's clock; 0 before that."""
         self.sentences = 0
         """How many the device has been given, with sound or without."""
-        self.false_alarms = 0
-        """How often it was held for nothing."""
         link.send(TtsStart(session_id))
         self._speech: Speech | None = None
 

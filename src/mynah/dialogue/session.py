@@ -336,8 +336,8 @@ class Session:
         match command:
             case commands.GoOn() if hearing is not None:
                 hearing.go_on()
-            case commands.HoldReply(number) if hearing is not None and hearing.ear is not None:
-                self._replying.hold(hearing.ear, partial(self._judged, number))
+            case commands.HoldReply(number, hold) if hearing is not None and hearing.ear is not None:
+                self._replying.hold(hearing.ear, partial(self._judged, number, hold))
             case commands.ResumeReply():
                 if hearing is not None:
                     hearing.false_alarm()
@@ -345,10 +345,10 @@ class Session:
             case _:
                 pass
 
-    def _judged(self, number: int, judgement: Judgement) -> None:
+    def _judged(self, number: int, hold: int, judgement: Judgement) -> None:
         if judgement.real and self._hearing is not None:
             self._hearing.take_turn()
-        self._post(events.Judged(number, judgement.real, judgement.over))
+        self._post(events.Judged(number, hold, judgement.real, judgement.over))
 
     def _speak(self, command: commands.Command) -> None:
         language, replying = self._talker.kept.language, self._replying

@@ -118,7 +118,8 @@ class TurnMachine:
     """State of one conversation. `step` is its only entry."""
 
     __slots__ = (
-        "_going_on", "_hearing", "_held", "_mic_closed", "_policy", "_relisten", "_says", "mode", "phase", "turn"
+        "_going_on", "_hearing", "_held", "_holds", "_mic_closed", "_policy", "_relisten", "_says",
+        "mode", "phase", "turn",
     )  # fmt: skip
 
     def __init__(self, policy: TurnPolicy) -> None:
@@ -135,6 +136,8 @@ class TurnMachine:
         """The user is in the middle of an utterance."""
         self._held = False
         """The reply is held back until it is known whether somebody interrupts."""
+        self._holds = 0
+        """How often one has been held."""
         self._going_on = 0
         """How often the user has gone on with this utterance."""
         self._says: deque[SayRequested] = deque()
@@ -242,7 +245,8 @@ class TurnMachine:
                 if self._held:
                     return []
                 self._held = True
-                return [HoldReply(self.turn)]
+                self._holds += 1
+                return [HoldReply(self.turn, self._holds)]
             case Phase.RECOGNISING | Phase.THINKING if self._going_on < MAX_GOING_ON:
                 # Only an ear that stands by says so. What was understood is kept; the answer to half of it is not.
                 cancelled = self.turn
@@ -271,7 +275,8 @@ class TurnMachine:
         self._hearing = True
         self._going_on = 0
         commands: list[Command] = [CancelTurn(cancelled), StopReply()]
-        return [*commands, *self._recognise()] if over else commands
+        # With the microphone closed no silence will end it.
+        return [*commands, *self._recognise()] if over or self._mic_closed else commands
 
     # -- results of our own work
 
@@ -282,8 +287,8 @@ class TurnMachine:
             case Ready():
                 # Told in phase REPLYING where the device was not listening and the reply began at once.
                 return self._begin_reply() if self.phase is Phase.THINKING else []
-            case Judged(_, real, over):
-                return self._judged(real, over)
+            case Judged():
+                return self._judged(event)
             case Failed(_, say):
                 return self._failed(say)
             case Played(_, end_session):
@@ -312,11 +317,11 @@ class TurnMachine:
             return [*shown, Think(self.turn, text)]
         return [*shown, *self._begin_reply(), Think(self.turn, text)]
 
-    def _judged(self, real: bool, over: bool) -> list[Command]:
-        if not self._held:
+    def _judged(self, event: Judged) -> list[Command]:
+        if not self._held or event.hold != self._holds:
             return []  # the device changed its mode meanwhile, and the reply went on
-        if real:
-            return self._barge_in(over)
+        if event.real:
+            return self._barge_in(event.over)
         self._held = False
         return [ResumeReply(self.turn)]
 
