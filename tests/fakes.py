@@ -18,10 +18,11 @@ from mynah.audio.pacer import Pacer
 from mynah.dialogue.allowance import DailyAllowance
 from mynah.dialogue.continuity import Conversations
 from mynah.dialogue.delays import Delays
+from mynah.dialogue.outbox import Outbox
 from mynah.dialogue.patience import Profiles
 from mynah.dialogue.prompt import Prompt
 from mynah.dialogue.record import TurnRecord
-from mynah.dialogue.reminders import SessionReminders
+from mynah.dialogue.reminders import Agenda, DeviceReminders
 from mynah.dialogue.services import DialogueSettings, Services
 from mynah.dialogue.session import Session
 from mynah.dialogue.speak import Voice
@@ -352,10 +353,10 @@ class Stage:
         self.session = Session(self.link, self.services, DEVICE_ID)
         self.link.session = self.session
 
-    def _reminders(self, device_id: str) -> SessionReminders:
-        """Reminders of this one session: that others outlive it is tested where they are made."""
-        del device_id
-        self.reminders = SessionReminders(lambda words: self.session.say(words))  # noqa: PLW0108 - not made yet
+    def _reminders(self, device_id: str) -> DeviceReminders:
+        # Reminders of devices that are away are tested where they are made.
+        self.agenda = Agenda(Outbox(lambda _: self.session).announce)
+        self.reminders = self.agenda.of(device_id)
         return self.reminders
 
     async def stream(self, *stretches: tuple[bytes, int]) -> None:
@@ -374,7 +375,7 @@ class Stage:
         if not self.link.closed:
             self.link.closed = True
             self.session.on_closed()
-        self.reminders.clear()
+        self.agenda.close()
         await asyncio.sleep(1)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert not others, f"tasks left: {others}"

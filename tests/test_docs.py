@@ -24,7 +24,8 @@ from mynah.bench import BENCHES
 from mynah.config import Settings, load
 from mynah.config.layers import OPTIONAL_SECTIONS
 from mynah.console.terminal import HELP
-from mynah.dialogue.reminders import SessionReminders
+from mynah.dialogue.outbox import Outbox
+from mynah.dialogue.reminders import Agenda
 from mynah.providers import registry
 from mynah.providers.base import Kind
 from mynah.providers.commands import load_commands
@@ -289,7 +290,7 @@ async def test_the_example_plugin_works(tmp_path: Path) -> None:
         device_id="02:00:00:00:00:01",
         language="en",
         now=lambda: datetime.now(UTC),
-        reminders=SessionReminders(lambda text: None),
+        reminders=Agenda(Outbox(lambda _: None).announce).of("02:00:00:00:00:01"),
         settings={"file": str(tmp_path / "list.txt")},
     )
     assert (await tools["read_shopping_list"].call(context, {})).content == "The shopping list is empty"

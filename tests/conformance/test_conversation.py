@@ -299,3 +299,48 @@ async def test_point_61_an_idle_device_can_be_spoken_to(tmp_path: Path) -> None:
         await one.listen(mode="auto")  # what a device in auto mode does next
         await one.audio((*speech(), *silence()))
         assert (await one.until("stt"))["text"] == HEARD
+
+
+# ---------------------------------------------------------------- between the points
+
+
+async def test_the_device_is_told_to_speak_only_when_there_is_something_to_say(tmp_path: Path) -> None:
+    """Until then its microphone is open, so that whoever goes on is heard; told to speak, firmware closes it."""
+    async with app(tmp_path, SHORT, "LLM.FakeLLM.delay_ms=600") as (_, at), device(at.ws) as one:
+        await one.hello()
+        await one.listen(mode="auto")
+        await one.audio((*speech(), *silence()))
+        await one.until("tts", "stop")
+        heard, started = one.timed("stt")[0][0], one.timed("tts", "start")[0][0]
+        assert started - heard > 0.3
+        assert one.frames()[0][0] - started < 0.4
+
+
+async def test_sound_that_was_on_its_way_when_the_reply_began_belongs_to_no_turn(tmp_path: Path) -> None:
+    async with app(tmp_path, SHORT) as (_, at), device(at.ws) as one:
+        await one.hello()
+        await one.listen(mode="auto")
+        await one.audio((*speech(), *silence(10)))
+        await one.until("tts", "start")
+        await one.audio((*speech(), *silence(10)), pace=0.01)
+        await one.until("tts", "stop")
+        assert await one.quiet(0.5) == []
+        assert len(one.messages("stt")) == 1
+        await one.listen(mode="auto")
+        await one.audio((*speech(), *silence()))
+        await one.until("tts", "stop", count=2)
+        assert brackets(one) == ["start", "audio", "stop"] * 2
+
+
+async def test_an_abort_before_the_answer_is_one_stop_and_no_answer(tmp_path: Path) -> None:
+    async with app(tmp_path, SHORT, "LLM.FakeLLM.delay_ms=1500") as (_, at), device(at.ws) as one:
+        await one.hello()
+        await one.listen(mode="auto")
+        await one.audio((*speech(), *silence(10)))
+        await one.until("stt")
+        await one.say(type="abort")
+        await one.until("tts", "stop", timeout_s=1)
+        assert await one.quiet(2) == []
+        assert brackets(one) == ["stop"]
+        await ask(one)
+        assert brackets(one) == ["stop", "start", "audio", "stop"]

@@ -111,4 +111,4 @@ def test_guesses_are_told_once_there_were_some() -> None:
     assert "guessed" not in tally.summary()
     for hit in (True, True, True, False):
         speculation.settle(hit, 10)
-    assert tally.summary().endswith("; 75% of 4 answers guessed at a pause held, 10 tokens wasted, 30 used")
+    assert tally.summary().endswith("; 75% of 4 answers guessed at a pause held, 10 tokens wasted")

@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-SHORT = "Certainly. That is done."
+SHORT = "That is done."
 LONG = (
-    "The river begins in the mountains of the north. It runs through seven valleys and past four large towns. "
-    "Many birds live along its banks in summer. In the end it reaches the sea beside an old harbour."
+    "The river begins in the mountains of the north. It runs through seven valleys, and reaches the sea beside an old "
+    "harbour."
 )
 
 
@@ -135,11 +135,12 @@ def running() -> Iterator[Model]:
         loop.close()
 
 
-def config(model: Model, more: str = "") -> str:
-    """Return a configuration that uses the model."""
+def config(model: Model, more: str = "", modules: str = "") -> str:
+    """Return a configuration that uses the model. ``modules`` are further lines of ``selected_module``."""
     return f"""
 selected_module:
   LLM: Scripted
+  {modules}
 LLM:
   Scripted:
     type: openai

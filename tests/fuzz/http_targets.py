@@ -9,8 +9,9 @@ from functools import cache
 import msgspec
 
 from mynah.config import Settings, load
+from mynah.dialogue.outbox import MAX_WAIT_S, MAX_WORDS_CHARS
 from mynah.errors import WireError
-from mynah.net import address
+from mynah.net import address, announce
 from mynah.net.peer import Peer, read_peer
 from mynah.security.tokens import MAX_ID_CHARS, Authenticator, AuthReason, TokenIssuer, normal_device_id
 from mynah.security.vision_tokens import VisionTokens
@@ -45,6 +46,18 @@ def _ota_request(data: bytes) -> bool:
     )
     assert len(ota.parse_activation(body).challenge) <= ota.MAX_FIELD_CHARS
     return bool(request.device_id)
+
+
+@target("announce.parse_say", samples.SAY_REQUESTS, Shape.JSON, 16 * KILO)
+def _say(data: bytes) -> bool:
+    try:
+        request = announce.parse_say(data)
+    except WireError:
+        return False
+    assert request.device_id and len(request.device_id) <= MAX_ID_CHARS
+    assert 0 < len(request.text) <= MAX_WORDS_CHARS and request.text.isprintable()
+    assert 0 <= request.wait_s <= MAX_WAIT_S
+    return True
 
 
 @target("ota.decode_reply", samples.OTA_REPLIES, Shape.JSON, MEGA)

@@ -215,6 +215,11 @@ OTA_REQUESTS = (
     _request({"Device-Id": "x"}),
 )  # fmt: skip
 
+SAY_REQUESTS = as_json(
+    {"device_id": "02:00:00:00:00:01", "text": "The washing is done.", "wait_s": 60},
+    {"device_id": "02-00-00-00-00-01", "text": "饭好了\n快来"},
+    {"device_id": "x" * 80, "text": " ", "wait_s": -1, "more": [None]},
+)
 OTA_REPLIES = as_json(
     {
         "server_time": {"timestamp": 1790000000000, "timezone_offset": 480},

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mynah.dialogue.reminders import SessionReminders
+from mynah.dialogue.outbox import Outbox
+from mynah.dialogue.reminders import Agenda
 from mynah.providers.base import ChatMessage, Finish, LlmRequest, Role, TextDelta, ToolCall
 from mynah.providers.llm.builtin import BuiltinLlm, BuiltinLlmOptions
 from mynah.sim.iot_things import IotThings
@@ -30,7 +31,8 @@ class Talk:
     def __init__(self) -> None:
         self.device = DeviceMcpServer()
         self.messages: list[ChatMessage] = [ChatMessage(Role.SYSTEM, "You are a friendly assistant.")]
-        self.reminders = SessionReminders(lambda text: None)
+        self.agenda = Agenda(Outbox(lambda _: None).announce)
+        self.reminders = self.agenda.of("02:00:00:00:00:01")
         self.face = ""
         self.called: list[ToolCall] = []
         self.ended = False

@@ -37,7 +37,7 @@ from tests.providers.builtin_talk import Talk
 async def talk() -> AsyncIterator[Talk]:
     conversation = Talk()
     yield conversation
-    conversation.reminders.clear()
+    conversation.agenda.close()
 
 
 async def test_it_can_be_configured_by_type() -> None:

@@ -157,7 +157,7 @@ async def talk() -> AsyncIterator[Talk]:
     conversation = Talk()
     await conversation.connect()
     yield conversation
-    conversation.reminders.clear()
+    conversation.agenda.close()
 
 
 def fits(answer: str, expected: str, language: str) -> bool:

@@ -19,7 +19,7 @@ async def talk() -> AsyncIterator[Talk]:
     conversation = Talk()
     await conversation.connect()
     yield conversation
-    conversation.reminders.clear()
+    conversation.agenda.close()
 
 
 @pytest.mark.parametrize(

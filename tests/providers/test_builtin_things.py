@@ -17,7 +17,7 @@ async def talk() -> AsyncIterator[Talk]:
     conversation = Talk()
     conversation.describe_things()
     yield conversation
-    conversation.reminders.clear()
+    conversation.agenda.close()
 
 
 @pytest.mark.parametrize(

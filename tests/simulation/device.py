@@ -44,6 +44,7 @@ class Device:
         self._draining: asyncio.TimerHandle | None = None
         self._dry_at = 0.0
         self._stamp = 0
+        self._inbox: deque[tuple[Connection, bool]] = deque()
         self._voice: deque[tuple[bytes, ...]] = deque()
         self._hush = 0
         self._ticker: asyncio.TimerHandle | None = None
@@ -179,7 +180,9 @@ class Device:
 
     def on_message(self, connection: Connection, message: Any) -> None:
         if isinstance(message, TtsStart | TtsStop):
-            self._loop.call_later(self._rtt_s, self._on_tts, connection, isinstance(message, TtsStart))
+            # Timers for the same moment may go off in any order; a connection keeps the order.
+            self._inbox.append((connection, isinstance(message, TtsStart)))
+            self._loop.call_later(self._rtt_s, self._take)
 
     def on_frame(self, stamp: int) -> None:
         self._dry_at = max(self._dry_at, self._loop.time()) + FRAME_S
@@ -191,6 +194,9 @@ class Device:
     def _closed(self, connection: Connection) -> None:
         if connection is self.connection:
             self.lose()
+
+    def _take(self) -> None:
+        self._on_tts(*self._inbox.popleft())
 
     def _on_tts(self, connection: Connection, start: bool) -> None:
         if connection is not self.connection:

@@ -289,11 +289,10 @@ class Reader:
         for sentence in bracket.sentences:
             calls = self.outcome.tts.calls
             if sentence.calls:
-                call = calls[sentence.calls[0]]
-                sentence.encoded = encoded.get(call.number, call.encoded)
+                sentence.encoded = encoded[sentence.calls[0]]
             else:  # nothing of it was sent: was there nothing?
-                asked = (call for call in calls if shown(call.text) == sentence.text)
-                sentence.encoded = max((encoded.get(call.number, call.encoded) for call in asked), default=0)
+                asked = (at for at in range(len(encoded)) if shown(calls[at].text) == sentence.text)
+                sentence.encoded = max((encoded[at] for at in asked), default=0)
         whole = bracket.sentences if bracket.over else bracket.sentences[:-1]
         for sentence in whole:
             if sentence.frames < sentence.encoded:
@@ -384,7 +383,8 @@ def steps_after(outcome: Outcome, position: int, session: int) -> Iterator[tuple
 def check_words(reader: Reader) -> None:
     """What was said while the server listened is understood, once; unless somebody or something ended the turn."""
     outcome = reader.outcome
-    deaf = any(act.fault == "empty" for act in outcome.scenario.asr)
+    # A part that could not be understood is not asked for again.
+    deaf = any(act.fault for act in outcome.scenario.asr)
     for position, heard in enumerate(outcome.log):
         if heard.kind != "word" or deaf:
             continue

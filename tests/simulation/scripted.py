@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.simulation import scripted_faults, scripted_interruptions, scripted_life, scripted_listening
+from tests.simulation import (
+    scripted_faults,
+    scripted_found,
+    scripted_interruptions,
+    scripted_life,
+    scripted_listening,
+)
 from tests.simulation.case import Case
 from tests.simulation.generate import reached
 from tests.simulation.invariants import Reader
@@ -15,6 +21,7 @@ CASES: Final[dict[str, Case]] = {
     **scripted_faults.CASES,
     **scripted_listening.CASES,
     **scripted_life.CASES,
+    **scripted_found.CASES,
 }
 
 

@@ -97,8 +97,7 @@ def _cases() -> dict[str, Case]:
     for fault in ("fail", "empty"):
         # What failed before it was known to be wanted is asked once more.
         made = Scenario(steps=(*ask("auto"), *REST), llm=(Llm(0.0, fault=fault),))  # type: ignore[arg-type]
-        told = "q1 q2 -> answer" if fault == "fail" else "q1 q2 -> sorry"
-        cases[f"auto, guessed: llm fails early ({fault})"] = Case(made, story(told))
+        cases[f"auto, guessed: llm fails early ({fault})"] = Case(made, ("q1 q2 -> answer",))
     interrupted = Scenario(
         steps=(*ask("realtime"), Until("frame"), Wait(0.2), Speak("q8 q9"), Until("said"), *REST),
         mode="realtime",

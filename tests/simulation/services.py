@@ -11,7 +11,7 @@ import json
 import random
 import re
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -46,6 +46,9 @@ from tests.simulation.scenario import Asr, Llm, Tts
 PACKET_BYTES = 1920
 """60 ms of PCM at 16 kHz."""
 CHUNK_SAMPLES = 512
+MARKS = 30
+"""How often a packet's content stands in its PCM, so that it is found however the audio is cut."""
+MARK = re.compile(rb"w(\d{7})")
 HUSH, NOISE = b"hush....", b"noise..."
 VOICED = Decision(0.9, -20.0)
 SILENT = Decision(0.03, -70.0)
@@ -143,7 +146,8 @@ class SimStream:
             for packet in packets:
                 self._ingest.delivered(packet, self)
             self._sink.on_pcm(
-                b"".join([packet.ljust(PACKET_BYTES, b".") for packet in packets]), tuple(decisions)
+                b"".join([packet.ljust(PACKET_BYTES // MARKS, b".") * MARKS for packet in packets]),
+                tuple(decisions),
             )
 
 
@@ -161,12 +165,10 @@ class Words:
         return len(self.words) - 1
 
     def heard(self, pcm: bytes) -> str:
-        """Return the words of which anything is in the audio."""
-        numbers: dict[int, None] = {}
-        for at in range(0, len(pcm), PACKET_BYTES):
-            if pcm[at : at + 1] == b"w":
-                numbers[int(pcm[at + 1 : at + 8])] = None
-        return " ".join(self.words[number] for number in sorted(numbers))
+        """Return the words of which at least 60 ms are in the audio."""
+        marks = Counter(MARK.findall(pcm))
+        numbers = sorted(int(mark) for mark, count in marks.items() if count >= MARKS)
+        return " ".join(self.words[number] for number in numbers)
 
 
 async def _act(act: Asr, name: str) -> None:

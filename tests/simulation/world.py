@@ -63,6 +63,7 @@ DEVICE_ID = "aa:bb:cc:dd:ee:ff"
 LAST_QUESTION = "qlast question"
 SWEEP_S, QUIET_S = 5.0, 3.0
 POLL_S = 0.02
+SLOW_POLL_S = 0.06
 REST_S = 90.0
 """Everything that hangs is given up before that: three tries of a recogniser, two of a model, a voice."""
 EXIT = "goodbye"
@@ -197,9 +198,9 @@ class World:
     def fault(self, text: str) -> None:
         self.faults.append(text)
 
-    def encoded(self) -> dict[int, int]:
-        """How much of the latest sentences has been encoded so far, by request to the voice."""
-        return {call.number: call.encoded for call in self.tts.calls[-12:]}
+    def encoded(self) -> list[int]:
+        """How much has been encoded so far, by request to the voice."""
+        return [call.encoded for call in self.tts.calls]
 
     def _delivered(self, packet: bytes, stream: object) -> None:
         """Write down each word that reaches an open ear as a whole, while the server listens."""
@@ -324,7 +325,7 @@ class World:
         while not holds():
             if self.loop.time() >= until:
                 return False
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(SLOW_POLL_S if what in ("rest", "said") else POLL_S)
         return True
 
     async def _come_to_rest(self) -> None:

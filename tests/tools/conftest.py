@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mynah.dialogue.reminders import SessionReminders
+from mynah.dialogue.outbox import Outbox
+from mynah.dialogue.reminders import Agenda
 from mynah.tools.base import ToolContext
 
 NOW = datetime(2026, 11, 21, 15, 5, tzinfo=ZoneInfo("Europe/Berlin"))
@@ -17,10 +18,11 @@ NOW = datetime(2026, 11, 21, 15, 5, tzinfo=ZoneInfo("Europe/Berlin"))
 @pytest.fixture
 async def context() -> AsyncIterator[Callable[..., ToolContext]]:
     """Make contexts that share one list of reminders."""
-    reminders = SessionReminders(lambda text: None)
+    agenda = Agenda(Outbox(lambda _: None).announce)
+    reminders = agenda.of("02:00:00:00:00:01")
 
     def make(language: str = "en", now: datetime = NOW) -> ToolContext:
         return ToolContext("aa:bb:cc:dd:ee:ff", language, lambda: now, reminders)
 
     yield make
-    reminders.clear()
+    agenda.close()

@@ -91,8 +91,8 @@ class ServerUnderTest:
             self._end()
 
     def _end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        with self._process:
+            self._process.kill()
         self._folder.cleanup()
 
 

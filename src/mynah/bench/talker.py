@@ -12,7 +12,9 @@ import gc
 import random
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Final, Self
 
 import msgspec
@@ -249,13 +251,22 @@ async def _watch_the_clock(lags: list[float]) -> None:
         lags.append(max(0.0, time.monotonic() - due) * 1000)
 
 
-def main(url: str, mode: str, talkers: str, turns: str, warm_up: str) -> None:
-    """Be the process with the talkers: one line on standard output says what they saw, or on standard error why not."""
+def main(path: str, url: str, mode: str, talkers: str, turns: str, warm_up: str) -> None:
+    """Be the process with the talkers: what they saw goes to the file ``path``, or the reason why not to stderr."""
+    failed: MynahError | None = None
     try:
         talk = uvloop.run(_converse(url, ListenMode(mode), int(talkers), int(turns), int(warm_up)))
+        # Not to standard output: when a pipe is full, what is written to it after uvloop has run is lost.
+        Path(path).write_bytes(msgspec.json.encode(talk))
     except* MynahError as errors:
-        sys.exit(str(errors.exceptions[0]))
-    sys.stdout.write(msgspec.json.encode(talk).decode() + "\n")
+        failed = _first(errors)
+    if failed is not None:
+        sys.exit(str(failed))
+
+
+def _first(errors: BaseExceptionGroup[MynahError]) -> MynahError:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 class Talkers:
@@ -264,22 +275,25 @@ class Talkers:
     def __init__(self, url: str, mode: ListenMode, talkers: int, turns: int, warm_up: int = 1) -> None:
         """``turns`` of each are counted, after ``warm_up`` that are not."""
         numbers = [str(number) for number in (talkers, turns, warm_up)]
-        command = [sys.executable, "-c", _PROGRAM, url, mode.value, *numbers]
+        self._folder = tempfile.TemporaryDirectory()
+        self._seen = Path(self._folder.name) / "seen.json"
+        command = [sys.executable, "-c", _PROGRAM, str(self._seen), url, mode.value, *numbers]
         self._process = subprocess.Popen(  # noqa: S603 - ourselves
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        with self._process:
+            self._process.kill()
+        self._folder.cleanup()
 
     def wait(self) -> Talk:
         """Return what they saw when they have all finished. Raises MynahError."""
-        text, complaint = self._process.communicate()
+        _, complaint = self._process.communicate()
         if self._process.returncode != 0:
             lines = complaint.strip().splitlines() or ["the talkers failed"]
             raise MynahError(lines[-1])
-        return msgspec.json.decode(text, type=Talk)
+        return msgspec.json.decode(self._seen.read_bytes(), type=Talk)

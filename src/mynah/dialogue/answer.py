@@ -33,7 +33,8 @@ class Answer:
     # fmt: off
     __slots__ = (
         "_committed", "_context", "_empty", "_filled", "_first_seen", "_loop", "_messages", "_on_ready", "_queue",
-        "_ready", "_reply", "_services", "_started", "_task", "_tools", "face", "first_sentence_at", "speech", "thought",
+        "_ready", "_reply", "_services", "_started", "_task", "_tools", "face", "first_sentence_at", "speech",
+        "thought",
     )
     # fmt: on
 

@@ -170,7 +170,9 @@ class Hearing:
             self._silence_ms = ear.silence_ms
             ear.endpointer.require_speech(GOING_ON_SPEECH_MS)
             guess, self._guess = self._guess, None
-            part = self._loop.create_task(self._part(ear.take(), guess))
+            recording = ear.take()
+            part = self._loop.create_task(self._part(recording, guess))
+            part.add_done_callback(lambda _: recording.cancel())
             if guess is not None:
                 # Also when the part is cancelled before its first step, or a streaming recogniser had the last word.
                 part.add_done_callback(lambda _: guess.cancel())

@@ -209,14 +209,24 @@ class Ear:
 
     def on_pcm(self, pcm: bytes, decisions: tuple[Decision, ...]) -> None:
         """Decoded audio and the VAD decisions that completed in it."""
-        if self._manual or self._asr_stream is not None:
+        begin = 0
+        for number, decision in enumerate(decisions, 1):
+            edge = self.endpointer.push(decision.probability, decision.level_db)
+            if edge is not None:
+                # What comes behind an edge belongs to what begins there.
+                end = len(pcm) * number // len(decisions) & ~1
+                self._take_in(pcm[begin:end])
+                begin = end
+                self._on_edge(edge)
+        self._take_in(pcm[begin:] if begin else pcm)
+
+    def _take_in(self, pcm: bytes) -> None:
+        if self._stream is None or not pcm:
+            return
+        if self._manual or (self._asr_stream is not None and not self._ended):
             self._feed(pcm)
         else:
             self._remember(pcm)
-        for decision in decisions:
-            edge = self.endpointer.push(decision.probability, decision.level_db)
-            if edge is not None:
-                self._on_edge(edge)
 
     def on_flushed(self, token: Any) -> None:
         """All audio that was pushed before the flush has arrived."""
@@ -244,8 +254,6 @@ class Ear:
                 pass
 
     def _start_utterance(self) -> None:
-        if self._asr_stream is not None:
-            return
         preroll = b"".join(self._preroll)
         self._preroll.clear()
         self._preroll_bytes = 0

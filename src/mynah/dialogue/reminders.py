@@ -234,22 +234,3 @@ class DeviceReminders:
     def __len__(self) -> int:
         """How many are running."""
         return self._agenda.count(self._device_id)
-
-
-class SessionReminders(DeviceReminders):
-    """Reminders with an agenda of their own, which are said by one session and end with it."""
-
-    __slots__ = ()
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        def announce(device_id: str, words: str, wait_s: float, due: float) -> Announcement:
-            made = Announcement(0, device_id, words, due + wait_s)
-            say(words)
-            made.settle(Delivery.SPOKEN)
-            return made
-
-        super().__init__(Agenda(announce), ANONYMOUS)
-
-    def clear(self) -> None:
-        """Stop all of them."""
-        self._agenda.forget(self._device_id)

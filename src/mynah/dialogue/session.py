@@ -304,7 +304,7 @@ class Session:
             self._replying.drop_guess()
         if not self._replying.active and phase in (turn.Phase.IDLE, turn.Phase.LISTENING):
             self._replying.renew()
-        if self._alerts is not None and phase is not turn.Phase.REPLYING:
+        if self._alerts is not None and phase not in (turn.Phase.REPLYING, turn.Phase.CLOSED):
             self._alerts.flush()
 
     def _carry_out(self, command: commands.Command) -> None:
@@ -324,6 +324,8 @@ class Session:
             case commands.CancelTurn():
                 self._cancel_turn()
             case commands.HangUp():
+                if self._alerts is not None:
+                    self._alerts.flush()
                 self._link.close()
             case commands.GoOn() | commands.HoldReply() | commands.ResumeReply():
                 self._listen_on(command)

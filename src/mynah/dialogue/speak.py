@@ -191,6 +191,7 @@ class Speech:
             await self._synthesise(TtsRequest(words, language), keep)
         except ProviderError:
             self.failures += 1
+            self._release()  # what is left of it must not be heard before the next sentence
             return
         if keep:
             self._voice.cache.put(key, tuple(keep))

@@ -71,6 +71,6 @@ class TurnTally:
         if stats.hits or stats.misses:
             text += (
                 f"; {stats.hit_rate:.0%} of {stats.hits + stats.misses} answers guessed at a pause held, "
-                f"{stats.wasted_tokens} tokens wasted, {stats.used_tokens} used"
+                f"{stats.wasted_tokens} tokens wasted"
             )
         return text

@@ -58,7 +58,7 @@ class ToolResult(msgspec.Struct, frozen=True):
 
 
 class Reminder(msgspec.Struct, frozen=True):
-    """A timer or reminder that is running in a session."""
+    """A timer or reminder that is running for a device."""
 
     id: int
     due_in_s: float
@@ -68,7 +68,7 @@ class Reminder(msgspec.Struct, frozen=True):
 
 
 class Reminders(Protocol):
-    """Timers of one session; the session speaks ``text`` when one is due."""
+    """Timers of one device, which speaks ``text`` when one is due, or when it comes back."""
 
     def add(self, delay_s: float, text: str, label: str = "") -> Reminder:
         """Start one. Raises ToolError when too many are running or the delay is out of range."""

@@ -1,4 +1,4 @@
-"""Timers and reminders of this conversation; the session speaks when one is due."""
+"""Timers and reminders of a device; it speaks when one is due, or when it comes back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mynah.texts.spoken import duration
 from mynah.tools.base import Reminder, ToolContext, register_function
 
 MAX_SECONDS = 24 * 3600
-"""Timers live as long as the session, and no session lasts for days."""
+"""A day: whoever thinks further ahead says a date, which is for a calendar."""
 
 MAX_LABEL_CHARS = 40
 MAX_TEXT_CHARS = 200

@@ -1,0 +1,62 @@
+"""Scenarios that chance found and that once went wrong, made small; each says what was wrong."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.case import Case
+from tests.simulation.scenario import (
+    Begin,
+    Interrupt,
+    Leave,
+    Llm,
+    Notify,
+    Scenario,
+    Speak,
+    Tts,
+    Type,
+    Until,
+    Wait,
+)
+
+CASES: Final = {
+    "found: a word that begins in the batch of audio in which the utterance ends": Case(
+        # Its beginning went to the part before, and its end to the next.
+        Scenario(steps=(Begin(), Speak("q1 q2 _300 q3"), Until("rest")), lag_s=0.04, seed=7107),
+        ("q1 q2 q3 -> answer",),
+    ),
+    "found: somebody types in the moment in which the utterance ends": Case(
+        # The recogniser's stream was left open: the task that was to close it had not begun.
+        Scenario(
+            steps=(Begin(), Speak("q1 q2"), Until("recognising"), Type("q8 q9 q10 and"), Until("rest")),
+            streaming=True, seed=5957,
+        ),
+        ("q8 q9 q10 and -> answer",),
+    ),
+    "found: an alert waits for the end of a reply that ends the conversation": Case(
+        # It was sent after the connection had been closed.
+        Scenario(steps=(Begin(), Speak("goodbye"), Until("frame"), Notify(), Until("closed")), seed=85),
+        ("goodbye -> bye", "closed"),
+    ),
+    "found: an alert waits for the end of a reply, and the device says goodbye": Case(
+        Scenario(steps=(Begin(), Speak("q4"), Until("second"), Notify(), Leave(), Until("closed"), Wait(1.0))),
+        ("q4 -> answer cut", "closed"),
+    ),
+    "found: interrupted by button before the answer": Case(
+        # The server did not listen any more, though the microphone was still open.
+        Scenario(
+            steps=(Begin(), Speak("q5"), Until("thinking"), Wait(0.1), Interrupt(), Wait(1.0), Speak("q6"),
+                   Until("said"), Wait(1.0), Until("rest")),
+            llm=(Llm(2.0),), speculation=False,
+        ),
+        ("q5 -> nothing", "q6 -> answer"),
+    ),
+    "found: the voice breaks off within a frame": Case(
+        # The rest of that frame was heard at the beginning of the next sentence.
+        Scenario(
+            steps=(Begin(), Speak("q6 q7"), Until("frame"), Until("rest")),
+            tts=(Tts(0.03, 0.4, 200, "broken"),), speculation=False,
+        ),
+        ("q6 q7 -> answer",),
+    ),
+}  # fmt: skip
