@@ -184,3 +184,16 @@ def test_what_cannot_be_written_is_told_and_the_next_state_is_tried_again(
     file.close()
     assert (folder / "state.json").read_bytes() == NEW
     assert len(log) == 1
+
+
+def test_drafts_of_a_server_that_was_killed_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    replace_file(path, b"old")
+    draft = tmp_path / ".state.json.4711.abcd"
+    draft.write_bytes(b"half")
+    other = tmp_path / ".other.json.4711.abcd"
+    other.write_bytes(b"not ours")
+    LatestFile(path, "x").close()
+    assert not draft.exists()
+    assert other.exists()
+    assert path.read_bytes() == b"old"

@@ -93,6 +93,12 @@ class Conversation(Section):
         effect="next session",
     )
 
+    @field_validator("echo_cancellation", mode="before")
+    @classmethod
+    def _not_a_truth_value(cls, value: Any) -> Any:
+        """YAML reads ``off`` as false, and ``on`` as true."""
+        return {False: "off", True: "auto"}.get(value, value) if isinstance(value, bool) else value
+
     @field_validator("replacements", mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:

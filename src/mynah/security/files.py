@@ -43,6 +43,8 @@ class LatestFile:
         self._writer = ThreadPoolExecutor(1, path.stem)
         self._lock = threading.Lock()
         self._latest: bytes | None = None
+        for draft in path.parent.glob(f".{path.name}.*"):
+            draft.unlink(missing_ok=True)  # of a server that was killed while it wrote
 
     def save(self, content: bytes) -> None:
         """Write on a thread of its own."""
