@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import platform
 import time
 from collections import Counter
@@ -49,6 +50,8 @@ class Report(msgspec.Struct):
     machine: str
     python: str
     processes: int
+    load: float
+    """What else the machine had to do: its load average in the minute before."""
     scripted: int
     random: int
     seconds: float
@@ -87,7 +90,7 @@ def _work(job: range | list[str]) -> Part:
 
 def campaign(scenarios: int, seed: int, processes: int, show: Callable[[str], None], command: str) -> Report:
     """Play all scripted scenarios and so many random ones; make smaller what fails."""
-    begun = time.monotonic()
+    begun, load = time.monotonic(), os.getloadavg()[0]
     names = list(CASES)
     jobs: list[range | list[str]] = [names[at : at + CHUNK] for at in range(0, len(names), CHUNK)]
     last = seed + scenarios
@@ -114,6 +117,7 @@ def campaign(scenarios: int, seed: int, processes: int, show: Callable[[str], No
         machine=f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
         python=platform.python_version(),
         processes=processes,
+        load=round(load, 2),
         scripted=len(names),
         random=scenarios,
         seconds=round(seconds, 1),

@@ -41,8 +41,10 @@ class Sentence(msgspec.Struct):
 
     text: str
     at: float
+    asked: list[int]
+    """The requests to the voice that were made for it, or the one that a phrase from the cache was once made of."""
     calls: list[int] = []
-    """The request to the voice that its frames come from; more than one is a fault."""
+    """The one of them that its frames come from; more than one is a fault."""
     frames: int = 0
     encoded: int = 0
     """Frames there were when the reply ended."""
@@ -210,7 +212,7 @@ class Reader:
                 if bracket is None:
                     self.fault("a sentence outside a reply", entry)
                 elif state == "sentence_start":
-                    bracket.sentences.append(Sentence(text, entry.at))
+                    bracket.sentences.append(Sentence(text, entry.at, entry.more or []))
                 elif not bracket.sentences or bracket.sentences[-1].text != text:
                     self.fault("the end of a sentence that has not begun", entry)
             case Alert() if bracket is not None:
@@ -253,8 +255,9 @@ class Reader:
         sentence = bracket.sentences[-1]
         if call not in sentence.calls:
             sentence.calls.append(call)
-            if shown(self.outcome.tts.calls[call].text) != sentence.text or len(sentence.calls) > 1:
-                self.fault(f"a frame of {self.outcome.tts.calls[call].text!r} in {sentence.text!r}", entry)
+            text = self.outcome.tts.calls[call].text
+            if call not in sentence.asked or shown(text) != sentence.text or len(sentence.calls) > 1:
+                self.fault(f"a frame of {text!r} (request {call}) in {sentence.text!r}", entry)
         if index != sentence.frames:
             self.fault(f"frame {index} of {sentence.text!r} in place of {sentence.frames}", entry)
         sentence.frames += 1
@@ -287,12 +290,8 @@ class Reader:
         bracket.end = position
         encoded = entry.more
         for sentence in bracket.sentences:
-            calls = self.outcome.tts.calls
-            if sentence.calls:
-                sentence.encoded = encoded[sentence.calls[0]]
-            else:  # nothing of it was sent: was there nothing?
-                asked = (at for at in range(len(encoded)) if shown(calls[at].text) == sentence.text)
-                sentence.encoded = max((encoded[at] for at in asked), default=0)
+            # What was asked for after the end is not in the list.
+            sentence.encoded = sum(encoded[call] for call in sentence.asked if call < len(encoded))
         whole = bracket.sentences if bracket.over else bracket.sentences[:-1]
         for sentence in whole:
             if sentence.frames < sentence.encoded:
@@ -410,8 +409,15 @@ def check_words(reader: Reader) -> None:
             goes_on = any(isinstance(command, commands.GoOn) for command in moved.commands)
             if ends and not goes_on and not isinstance(moved.event, events.Recognised):
                 break
-    spoken = Counter(word for b in reader.brackets if b.user for word in b.user.split() if word[0] == "q")
-    repeated = [word for word, count in spoken.items() if count > 1]
+    check_once(reader)
+
+
+def check_once(reader: Reader) -> None:
+    """Nothing is answered twice, but a word that two recordings have a part of each because of the button."""
+    answered = [[w for w in b.user.split() if w[0] == "q"] for b in reader.brackets if b.user]
+    replies = Counter(word for words in answered for word in set(words))
+    repeated = [word for word, count in replies.items() if count > reader.outcome.divided.get(word, 1)]
+    repeated += [word for words in answered for word, count in Counter(words).items() if count > 1]
     if repeated:
         reader.fault(f"{repeated} were answered twice")
 

@@ -1,16 +1,21 @@
-"""The places where a simulated world is attached to a real session: its link, its turn machine, its announcements."""
+"""The places where a simulated world is attached to a real session: its link, turn machine, voice, announcements."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mynah.audio.encode import SpeechEncoder
+from mynah.audio.pacer import Pacer
 from mynah.dialogue import commands, events
 from mynah.dialogue.session import Session
+from mynah.dialogue.speak import PhraseCache, Speech, Spoken, Voice
 from mynah.dialogue.turn import TurnMachine, TurnPolicy
-from mynah.wire.messages import TtsSentence, TtsStart, TtsStop
+from mynah.providers.base import TtsProvider
+from mynah.wire.messages import Listen, TtsSentence, TtsStart, TtsStop
 from tests.simulation.record import Moved, Told
-from tests.simulation.services import FRAME
+from tests.simulation.services import FRAME, SAYING
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -44,6 +49,53 @@ class SpyMachine(TurnMachine):
         return self._hearing
 
 
+class SpyCache(PhraseCache):
+    """Tells which request to the voice a phrase was once made of."""
+
+    def get(self, key: tuple[str, str, str]) -> tuple[bytes, ...] | None:
+        frames = super().get(key)
+        if frames and (saying := SAYING.get()) is not None:
+            saying.append(FRAME.unpack(frames[0])[0])
+        return frames
+
+
+class SpyVoice(Voice):
+    """Knows for each sentence that is sent what it is made of."""
+
+    def __init__(self, tts: TtsProvider[Any], pacer: Pacer, encoder: Callable[[], SpeechEncoder]) -> None:
+        super().__init__(tts, pacer, encoder, SpyCache())
+        self.beginning: list[int] | None = None
+        """The requests to the voice of the sentence that begins at this moment."""
+
+    def open(self) -> Speech:
+        return SpySpeech(self)
+
+
+class SpySpeech(Speech):
+    """Keeps the requests to the voice with the sentences, which begin in the order in which they are prepared."""
+
+    __slots__ = ("_made_of", "_spy")
+
+    def __init__(self, voice: SpyVoice) -> None:
+        super().__init__(voice)
+        self._spy = voice
+        self._made_of: deque[list[int]] = deque()
+
+    async def say(self, sentence: Spoken, language: str, *, cacheable: bool = False) -> None:
+        calls: list[int] = []
+        self._made_of.append(calls)
+        token = SAYING.set(calls)
+        try:
+            await super().say(sentence, language, cacheable=cacheable)
+        finally:
+            SAYING.reset(token)
+
+    def on_marker(self, value: Spoken) -> None:
+        self._spy.beginning = self._made_of.popleft()
+        super().on_marker(value)
+        self._spy.beginning = None
+
+
 class SimLink:
     """The server's end of a connection, and the device's."""
 
@@ -56,6 +108,9 @@ class SimLink:
         self.sentences = 0
         self.speaking = False
         self.frames = 0
+        self._recording, self._released = 0, False
+        self.recordings: dict[int, set[int]] = {}
+        """The recordings that hold part of a word, by its number; a release and a press of the button divide them."""
 
     # -- Link
 
@@ -70,7 +125,12 @@ class SimLink:
             self.sentences += message.state == "sentence_start"
         elif isinstance(message, TtsStop):
             self.speaking = False
-        world.note("send", self.number, message, world.encoded() if isinstance(message, TtsStop) else None)
+        more: list[int] | None = None
+        if isinstance(message, TtsStop):
+            more = world.encoded()
+        elif isinstance(message, TtsSentence) and message.state == "sentence_start":
+            more = world.voice.beginning
+        world.note("send", self.number, message, more)
         if not self.lost:
             world.device.on_message(self, message)
 
@@ -93,10 +153,16 @@ class SimLink:
 
     def up(self, message: Any) -> None:
         if not self.closed and not self.lost and self.session is not None:
+            if isinstance(message, Listen) and message.state == "stop":
+                self._released = True
+            elif isinstance(message, Listen) and message.state == "start" and self._released:
+                self._recording, self._released = self._recording + 1, False
             self.session.on_message(message)
 
     def up_audio(self, packet: bytes, stamp: int) -> None:
         if not self.closed and not self.lost and self.session is not None:
+            if packet[:1] == b"w":
+                self.recordings.setdefault(int(packet[1:]), set()).add(self._recording)
             self.session.on_audio(packet, stamp)
 
     def end(self) -> None:

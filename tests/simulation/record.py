@@ -54,3 +54,5 @@ class Outcome(msgspec.Struct):
     told: list[Told]
     hits: int = 0
     misses: int = 0
+    divided: dict[str, int] = {}
+    """Words that somebody said while the button was released and pressed again, and how many recordings have a part."""

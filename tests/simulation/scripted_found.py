@@ -1,16 +1,20 @@
-"""Scenarios that chance found and that once went wrong, made small; each says what was wrong."""
+"""Scenarios that chance found and that once went wrong, made small; each says what was wrong.
+
+At the end there are those in which the conversation was right and the check of it was wrong.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from tests.simulation.case import Case
+from tests.simulation.case import Case, ask
 from tests.simulation.scenario import (
     Begin,
     Interrupt,
     Leave,
     Llm,
     Notify,
+    Release,
     Scenario,
     Speak,
     Tts,
@@ -58,5 +62,17 @@ CASES: Final = {
             tts=(Tts(0.03, 0.4, 200, "broken"),), speculation=False,
         ),
         ("q6 q7 -> answer",),
+    ),
+    "found: the same words twice, and the second time the voice fails": Case(
+        # The sound of the first was missed in the second.
+        Scenario(steps=(*ask("auto"), Until("rest"), *ask("auto", "q3"), Until("rest")),
+                 llm=(Llm(tool="direct"), Llm(tool="direct")), tts=(Tts(), Tts(fault="fail")), speculation=False),
+        ("q1 q2 -> answer", "q3 -> answer unheard"),
+    ),
+    "found: the button is released and pressed again within a word": Case(
+        # The word was said to be answered twice, but each recording has a part of it.
+        Scenario(steps=(Begin(), Speak("q1 q2 q3"), Wait(0.3), Release(), Until("asked", 4.0), Begin(), Until("said"),
+                        Release(), Until("rest")), mode="manual", rtt_s=0.002),
+        ("q1 q2 -> nothing cut", "q2 q3 -> answer"),
     ),
 }  # fmt: skip

@@ -13,6 +13,7 @@ import re
 import struct
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -325,6 +326,9 @@ class SimLlm(LlmProvider[ProviderOptions]):
 
 # ---------------------------------------------------------------- voice
 
+SAYING: ContextVar[list[int] | None] = ContextVar("SAYING", default=None)
+"""The requests to the voice that the sentence being prepared is made of. Two sentences may have the same words."""
+
 
 class Call(msgspec.Struct):
     """One request to the voice."""
@@ -358,6 +362,8 @@ class SimTts(TtsProvider[ProviderOptions]):
     async def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
         act = self._acts.next()
         call = self.new_call(request.text)
+        if (saying := SAYING.get()) is not None:
+            saying.append(call.number)
         try:
             await asyncio.sleep(FOREVER_S if act.fault == "hang" else act.s)
             if act.fault == "fail":

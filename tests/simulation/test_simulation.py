@@ -106,6 +106,38 @@ def test_a_wrong_history_is_noticed() -> None:
     assert any("history" in fault for fault in check(outcome))
 
 
+def test_sound_of_another_sentence_with_the_same_words_is_noticed() -> None:
+    twice = Scenario(
+        steps=(*ask("auto"), Until("rest"), *ask("auto", "q3"), Until("rest")),
+        llm=(Llm(tool="direct"),) * 2,
+        speculation=False,
+    )
+    outcome = run(twice)
+    assert not check(outcome)
+    second = next(call.number for call in outcome.tts.calls[1:] if call.text == outcome.tts.calls[0].text)
+    outcome.log = [
+        msgspec.structs.replace(e, what=(0, e.what[1])) if e.kind == "frame" and e.what[0] == second else e
+        for e in outcome.log
+    ]
+    assert any("a frame of" in fault for fault in check(outcome))
+
+
+def test_a_word_may_be_answered_as_often_as_recordings_have_part_of_it() -> None:
+    outcome = run(CASES["found: the button is released and pressed again within a word"].scenario)
+    assert outcome.divided == {"q2": 2}
+    assert not check(outcome)
+    outcome.divided = {}
+    assert check(outcome) == ["['q2'] were answered twice"]
+
+
+def test_a_word_that_is_said_between_two_recordings_is_in_one() -> None:
+    whole = run(
+        Scenario(steps=(*ask("manual"), Wait(0.01), *ask("manual", "q3"), Until("rest")), mode="manual")
+    )
+    assert not check(whole)
+    assert not whole.divided
+
+
 def test_an_interrupted_answer_is_remembered_as_far_as_it_was_heard() -> None:
     outcome = run(
         Scenario(

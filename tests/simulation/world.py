@@ -27,7 +27,6 @@ from mynah.dialogue.record import TurnRecord
 from mynah.dialogue.reminders import Agenda
 from mynah.dialogue.services import DialogueSettings, Services
 from mynah.dialogue.session import Session
-from mynah.dialogue.speak import Voice
 from mynah.dialogue.speculation import Speculation
 from mynah.dialogue.turn import Phase, TurnPolicy
 from mynah.errors import ToolError
@@ -42,7 +41,7 @@ from mynah.tools.toolbox import Toolbox
 from mynah.wire.messages import ListenMode
 from tests.simulation import scenario as steps
 from tests.simulation.device import WAKE_WORD, WORD_PACKETS, Device
-from tests.simulation.link import SimLink, Speaker, SpyMachine
+from tests.simulation.link import SimLink, Speaker, SpyMachine, SpyVoice
 from tests.simulation.record import Entry, Outcome, Told
 from tests.simulation.scenario import Scenario
 from tests.simulation.services import (
@@ -108,7 +107,7 @@ class World:
         scenario = self.scenario
         guarded_tts = GuardedTts(self.tts)
         policy = TurnPolicy.from_phrases([WAKE_WORD], [EXIT], scenario.greeting, scenario.judge)
-        voice = Voice(guarded_tts, self.pacer, self._encoder)  # type: ignore[arg-type]
+        self.voice = voice = SpyVoice(guarded_tts, self.pacer, self._encoder)  # type: ignore[arg-type]
         delays = Delays()
         if scenario.slow_model:
             for _ in range(LEAST_SAMPLES):
@@ -201,6 +200,16 @@ class World:
     def encoded(self) -> list[int]:
         """How much has been encoded so far, by request to the voice."""
         return [call.encoded for call in self.tts.calls]
+
+    def divided(self) -> dict[str, int]:
+        """Words of which several recordings of one connection have a part each, and how many."""
+        found: dict[str, int] = {}
+        for link in self.links:
+            for number, recordings in link.recordings.items():
+                if len(recordings) > 1:
+                    word = self.words.words[number]
+                    found[word] = max(len(recordings), found.get(word, 0))
+        return found
 
     def _delivered(self, packet: bytes, stream: object) -> None:
         """Write down each word that reaches an open ear as a whole, while the server listens."""
@@ -465,7 +474,7 @@ async def _played(scenario: Scenario) -> Outcome:
     stats = world.services.speculation.stats
     return Outcome(
         scenario, world.log, world.faults, list(kept.history), world.tts, world.records, world.told,
-        stats.hits, stats.misses,
+        stats.hits, stats.misses, world.divided(),
     )  # fmt: skip
 
 
