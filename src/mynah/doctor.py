@@ -18,6 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from mynah import engine
 from mynah.audio import opus
 from mynah.config import Settings, load
 from mynah.config.layers import OPTIONAL_SECTIONS
@@ -70,6 +71,7 @@ def examine(config: Path | None, overrides: Sequence[str]) -> Iterator[Check]:
     yield memory(available_memory())
     try:
         settings = load(config, overrides)
+        engine.check(settings)
     except ConfigError as error:
         yield Check("settings", Status.FAIL, str(error), "mend the settings: mynah config validate")
         return

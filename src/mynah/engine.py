@@ -137,9 +137,7 @@ class Engine:
         for words in ("a", "好"):
             judge(words)  # reads its word lists: not in the middle of a conversation
         language = _language(settings)
-        prompt = Prompt(
-            language, settings.prompt, read_template(settings.prompt_template), location=settings.location
-        )
+        prompt = _prompt(settings)
         replacements = Replacements(conversation.replacements)
 
         def now() -> datetime:
@@ -233,6 +231,17 @@ class Engine:
 def _downlink_rate(tts_rate: int) -> int:
     """Return the Opus rate that keeps what the voice has: more would only cost bandwidth."""
     return 16000 if tts_rate <= 16000 else 24000
+
+
+def check(settings: Settings) -> None:
+    """Look at what can be wrong with a conversation's settings, without starting anything. Raises ConfigError."""
+    _prompt(settings)
+    choose(settings.conversation.echo_cancellation)
+
+
+def _prompt(settings: Settings) -> Prompt:
+    template = read_template(settings.prompt_template)
+    return Prompt(_language(settings), settings.prompt, template, location=settings.location)
 
 
 def _language(settings: Settings) -> str:

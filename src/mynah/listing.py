@@ -83,6 +83,8 @@ def validate(file: Path | None, overrides: Sequence[str]) -> int:
 
     Providers' options, certificates and folders are looked at as well, as `mynah serve` does.
     """
+    from mynah import engine  # only here: listing providers should not load all of it
+
     settings, problems = inspect(file, overrides)
     if settings is None:
         for problem in problems:
@@ -95,6 +97,7 @@ def validate(file: Path | None, overrides: Sequence[str]) -> int:
     ]
     checks: list[Callable[[], object]] = [
         partial(server_context, settings, warnings.append),
+        partial(engine.check, settings),
         *(partial(_create, settings, kind) for kind in kinds),
     ]
     for check in checks:

@@ -60,19 +60,21 @@ class Measured(msgspec.Struct, frozen=True):
         return self.talk.turns
 
 
-def measure(cells: Sequence[Cell]) -> list[Measured]:
-    """Measure cells side by side, each with a server of its own. Raises MynahError."""
+def measure(cells: Sequence[Cell], *, side_by_side: bool) -> list[Measured]:
+    """Measure cells at once or one after the other, each with a server of its own. Raises MynahError."""
     with ExitStack() as stack:
         servers = [
             stack.enter_context(ServerUnderTest(f"conversation.speculation={str(cell.speculation).lower()}"))
             for cell in cells
         ]
         urls = [server.url() for server in servers]
-        talkers = [
-            stack.enter_context(Talkers(url, cell.mode, cell.talkers, cell.turns))
-            for url, cell in zip(urls, cells, strict=True)
-        ]
-        talks = [one.wait() for one in talkers]
+        waiting: list[Talkers] = []
+        talks: list[Talk] = []
+        for url, cell in zip(urls, cells, strict=True):
+            waiting.append(stack.enter_context(Talkers(url, cell.mode, cell.talkers, cell.turns)))
+            if not side_by_side:
+                talks.append(waiting.pop().wait())
+        talks += [one.wait() for one in waiting]
         reports = [server.stop() for server in servers]
     return [Measured(*all_of_it) for all_of_it in zip(cells, talks, reports, strict=True)]
 
@@ -88,8 +90,7 @@ def latency() -> Iterator[Result]:
             for speculation in (False, True)
         ]
         # Single talkers cost so little that the cells do not disturb each other; and they take longest.
-        for batch in [cells] if talkers == 1 else [[cell] for cell in cells]:
-            measured += measure(batch)
+        measured += measure(cells, side_by_side=talkers == 1)
     yield from table(measured, delays)
 
 
@@ -132,11 +133,11 @@ def _interruptions(measured: Sequence[Measured]) -> Iterator[Result]:
 def _costs(measured: Sequence[Measured]) -> Iterator[Result]:
     for one in measured:
         case = f"{one.cell.mode}, {one.cell.name}"
-        note = f"{case}: {one.report.summary}"
+        note = f"server's CPU, of one core; {case}: {one.report.summary}"
         if one.talk.faults:
             note += f"; the devices counted {one.talk.faults}"
         share = 100 * one.report.cpu_s / one.talk.seconds
-        yield distribution("server's CPU", case, "% of a core", [share], note)
+        yield distribution("server's CPU", case, "%", [share], note)
     for one in measured:
         yield distribution(
             "talkers' clock late", f"{one.cell.mode}, {one.cell.name}", "ms", one.talk.lag_ms, SHARED_NOTE

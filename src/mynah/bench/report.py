@@ -15,7 +15,7 @@ import numpy as np
 from mynah import __version__
 from mynah.audio.opus import default_library
 
-_WIDTH = 110
+_WIDTH = 120
 """Columns of the table where there is no terminal to ask."""
 
 

@@ -36,7 +36,7 @@ PHASE_MS: Final = 10
 SPREAD_S: Final = 2.0
 """The talkers begin one after another within so long, about one turn."""
 _BYTES_PER_MS = SAMPLE_RATE * 2 // 1000
-_LEADS_MS = (240, 360, 480)
+_LEADS_MS = (240, 300)
 """Noise before the first word: people need that long to start."""
 _AFTERWARDS_MS = 3000
 """Noise after the last word; the answer begins long before that."""
@@ -44,7 +44,7 @@ _RELEASED = 3
 """Packets after the one with the last sound before the button is released: people take about 200 ms."""
 _HEARD_S = 0.15
 """What is heard of an answer before it is cut off: by then its frames leave one by one."""
-_PAUSES_S = (0.1, 0.3)
+_PAUSES_S = (0.05, 0.15)
 """Between two turns in manual mode. In auto mode the device listens again when its buffer has played out."""
 _ANSWER_TIMEOUT_S = 10.0
 _START_TIMEOUT_S = 30.0

@@ -27,7 +27,8 @@ def turns() -> Iterator[Result]:
             Cell(ListenMode.MANUAL, 1, False, TURNS),
             Cell(ListenMode.MANUAL, 1, True, TURNS),
             Cell(ListenMode.AUTO, 1, True, TURNS),
-        ]
+        ],
+        side_by_side=True,
     )
     note = (
         f"turn, manual: the fakes' delays up to the first audio are {delays.first_audio:g} ms; speculation, which "

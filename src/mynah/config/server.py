@@ -9,6 +9,9 @@ from pydantic import SecretStr, field_validator
 
 from mynah.config.section import SecretText, Section, Text, is_placeholder, setting
 
+MIN_ANNOUNCE_TOKEN_CHARS = 16
+"""What random characters take to withstand guessing over a network for good."""
+
 
 def _split(addresses: str) -> list[str]:
     return [address for part in addresses.split(";") if (address := part.strip())]
@@ -170,6 +173,15 @@ class Server(Section):
         default=(),
     )
     limits: Limits = setting("bounds against mistakes and abuse", default=Limits())
+
+    @field_validator("announce_token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < MIN_ANNOUNCE_TOKEN_CHARS:
+            raise ValueError(
+                f"is too short to keep anybody out: use {MIN_ANNOUNCE_TOKEN_CHARS} characters or more, or leave it empty"
+            )
+        return value
 
     @field_validator("websocket", "vision_explain")
     @classmethod
