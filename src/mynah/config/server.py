@@ -179,7 +179,7 @@ class Server(Section):
     def _long_enough(cls, value: SecretStr) -> SecretStr:
         if 0 < len(value.get_secret_value()) < MIN_ANNOUNCE_TOKEN_CHARS:
             raise ValueError(
-                f"is too short to keep anybody out: use {MIN_ANNOUNCE_TOKEN_CHARS} characters or more, or leave it empty"
+                f"is too short to keep anybody out: use {MIN_ANNOUNCE_TOKEN_CHARS} or more characters, or none"
             )
         return value
 
