@@ -22,6 +22,7 @@ from mynah.dialogue.device_state import DeviceState
 from mynah.dialogue.outbox import Outbox
 from mynah.dialogue.reminders import Agenda
 from mynah.dialogue.services import VisionAccess
+from mynah.dialogue.session import Session
 from mynah.engine import Engine
 from mynah.net.activation import ActivationService
 from mynah.net.address import WEBSOCKET_PATH, lan_address, vision_address
@@ -30,6 +31,7 @@ from mynah.net.devices import Devices
 from mynah.net.firmware import FirmwareDownloads, FirmwareFolder
 from mynah.net.http import DeviceHttp
 from mynah.net.ota import OtaService
+from mynah.net.owners import device_of
 from mynah.net.peer import Peer
 from mynah.net.vision import VisionService
 from mynah.net.websocket import WebsocketServer
@@ -70,10 +72,7 @@ class App:
         self.bindings: Bindings | None = None
         """Devices with an owner; None when none is needed (``server.binding: open``)."""
         self._binding_file: BindingFile | None = None
-        # Not `or`: `Devices` without any is false.
-        self._outbox = Outbox(
-            lambda device_id: None if self.devices is None else self.devices.find(device_id)
-        )
+        self._outbox = Outbox(self._speaker)
         self._agenda = Agenda(self._outbox.announce)
         self._engine = Engine(settings, observe.TurnLog(), self._agenda.of)
         self._state: DeviceState | None = None
@@ -163,6 +162,12 @@ class App:
         await self._engine.stop()
         if self._binding_file is not None:
             await asyncio.to_thread(self._binding_file.close)
+
+    def _speaker(self, kept_as: str) -> Session | None:
+        """Return the conversation of whom things are kept for under this name."""
+        if self.devices is None:
+            return None
+        return self.devices.find(device_of(kept_as), kept_as)
 
     def summary(self) -> str:
         """Return how the conversations went, in a line."""

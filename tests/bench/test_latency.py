@@ -48,16 +48,18 @@ def test_every_figure_stands_where_it_belongs() -> None:
 
 
 def test_every_cell_is_measured_and_only_single_talkers_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches: list[list[Cell]] = []
+    together: list[Cell] = []
+    alone: list[Cell] = []
 
-    def measure(cells: Sequence[Cell]) -> list[Measured]:
-        batches.append(list(cells))
+    def measure(cells: Sequence[Cell], *, side_by_side: bool) -> list[Measured]:
+        (together if side_by_side else alone).extend(cells)
         return [measured(cell.mode, cell.talkers, cell.speculation, 300) for cell in cells]
 
     monkeypatch.setattr(latency, "measure", measure)
     rows = list(latency.latency())
-    assert [len(batch) for batch in batches] == [4] + [1] * 8
-    cells = [cell for batch in batches for cell in batch]
+    assert [cell.talkers for cell in together] == [1] * 4
+    assert [cell.talkers for cell in alone] == [10] * 4 + [50] * 4
+    cells = together + alone
     assert len({(cell.mode, cell.talkers, cell.speculation) for cell in cells}) == 12
     assert all(cell.talkers * cell.turns >= 100 for cell in cells)
     assert len({(row.bench, row.case) for row in rows}) == len(rows)

@@ -36,6 +36,8 @@ def test_speculation_is_a_word_or_a_truth_value() -> None:
         Conversation.model_validate({"speculation": "sometimes"})
 
 
-@pytest.mark.parametrize(("written", "meant"), [("off", "off"), (False, "off"), (True, "auto"), ("gate", "gate")])
+@pytest.mark.parametrize(
+    ("written", "meant"), [("off", "off"), (False, "off"), (True, "auto"), ("gate", "gate")]
+)
 def test_off_is_taken_as_yaml_reads_it(written: Any, meant: str) -> None:
     assert Conversation.model_validate({"echo_cancellation": written}).echo_cancellation == meant

@@ -328,8 +328,49 @@ def test_a_noise_after_the_question_leaves_the_question() -> None:
         await stage.settle()
 
     stage = hear(Script(heard=["I like tea", ""], replies=[[3.0, "Fine."]]), act)
-    assert questions(stage)[-1] == "I like tea"
+    assert questions(stage) == ["I like tea"], "the answer that was being prepared is kept"
     assert stage.link.story[-3:] == ["say:Fine.", "audio", "stop"]
+    assert stage.services.profiles.of(DEVICE_ID).empty, "a cough teaches nothing about pauses"
+
+
+def test_who_really_goes_on_is_learnt_from() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(START["auto"])
+        await stage.stream(SPEECH, END, SPEECH, REST)
+        await stage.settle()
+
+    stage = hear(Script(heard=["I like tea", "and cake"], replies=[[3.0, "Fine."]]), act)
+    assert questions(stage)[-1] == "I like tea and cake"
+    assert not stage.services.profiles.of(DEVICE_ID).empty
+
+
+def test_a_long_required_speech_is_heard_from_its_beginning() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(START["realtime"])
+        await stage.stream(SPEECH, REST)
+        while stage.session.phase is not Phase.REPLYING:
+            await asyncio.sleep(0.05)
+        hearing = stage.session._hearing
+        assert hearing is not None
+        assert hearing.ear is not None
+        hearing.ear.endpointer.require_speech(1500)
+        await stage.stream((VOICE, 30), REST)
+        await stage.settle()
+
+    stage = hear(Script(heard=["tell me", "something long"], speech_s=8.0), act)
+    assert stage.asr.audio[-1].count(VOICE) >= 30
+
+
+def test_a_cancellation_that_leaks_out_of_a_provider_is_an_error() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(START["auto"])
+        await stage.stream(SPEECH, REST)
+        await stage.settle()
+        assert stage.session.phase is not Phase.THINKING
+
+    leak: Exception = asyncio.CancelledError()  # type: ignore[assignment]
+    stage = hear(Script(replies=[[leak], ["Fine."]]), act)
+    assert brackets(stage) == (1, 1)
 
 
 def test_a_television_is_not_listened_to_for_ever() -> None:

@@ -199,7 +199,7 @@ def test_who_goes_on_before_the_reply_is_heard(mode: ListenMode, thinking: bool)
     steps(turns, ListenStarted(mode), SpeechStarted(), SpeechEnded())
     if thinking:
         steps(turns, Recognised(1, "what is the"))
-    assert turns.step(SpeechStarted()) == [CancelTurn(1), GoOn()]
+    assert turns.step(SpeechStarted()) == [CancelTurn(1, going_on=True), GoOn()]
     assert (turns.phase, turns.turn) == (Phase.LISTENING, 2)
     assert turns.step(Recognised(1, "what is the")) == []
     assert turns.step(Ready(1)) == []
@@ -214,7 +214,7 @@ def test_going_on_has_an_end_and_begins_anew_with_the_next_question() -> None:
     steps(turns, ListenStarted(AUTO), SpeechStarted())
     for number in range(1, MAX_GOING_ON + 1):
         steps(turns, SpeechEnded())
-        assert turns.step(SpeechStarted()) == [CancelTurn(number), GoOn()]
+        assert turns.step(SpeechStarted()) == [CancelTurn(number, going_on=True), GoOn()]
     steps(turns, SpeechEnded())
     assert turns.step(SpeechStarted()) == []
     last = MAX_GOING_ON + 1
@@ -222,7 +222,7 @@ def test_going_on_has_an_end_and_begins_anew_with_the_next_question() -> None:
     assert turns.phase is Phase.THINKING
     assert turns.step(SpeechStarted()) == []
     steps(turns, Ready(last), Played(last), ListenStarted(AUTO), SpeechStarted(), SpeechEnded())
-    assert turns.step(SpeechStarted()) == [CancelTurn(last + 1), GoOn()]
+    assert turns.step(SpeechStarted()) == [CancelTurn(last + 1, going_on=True), GoOn()]
 
 
 def test_a_closed_microphone_has_nobody_to_go_on() -> None:

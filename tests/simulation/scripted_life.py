@@ -79,7 +79,7 @@ def _cases() -> dict[str, Case]:
     )  # fmt: skip
     cases["auto: silence, and the model cannot say farewell"] = Case(
         Scenario(steps=(Begin(), Until("mic"), Wait(125.0)), asked_farewell=True, llm=(Llm(fault="fail"),)),
-        ("- -> sorry", "closed"),
+        ("- -> bye", "closed"),
     )
     cases["auto: somebody speaks during the farewell"] = Case(
         Scenario(

@@ -237,7 +237,8 @@ def _listed(rows: list[str]) -> list[str]:
 
 
 def _one_line(words: str) -> str:
-    shown = " ".join(words.split())
+    # What a model or a device wrote must not steer the terminal.
+    shown = " ".join("".join(char if char.isprintable() else " " for char in words).split())
     return shown if len(shown) <= MAX_SHOWN_CHARS else shown[: MAX_SHOWN_CHARS - 1] + "…"
 
 

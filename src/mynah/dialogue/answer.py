@@ -80,6 +80,15 @@ class Answer:
         if self._first_seen:
             self._tell_ready()
 
+    def put_back(self) -> None:
+        """The words may not be final after all. Only before it is ready: nothing was done that cannot be taken back."""
+        self._committed.clear()
+
+    @property
+    def ready(self) -> bool:
+        """Whether `on_ready` has been called."""
+        return self._ready
+
     def begin(self, reply: Reply) -> None:
         """The device has been told to speak: let out what there is."""
         self._reply = reply
@@ -96,7 +105,8 @@ class Answer:
     async def done(self) -> None:
         """Wait until everything is said or queued. Raises what went wrong."""
         assert self._task is not None
-        await self._task
+        # Who waits may be cancelled while the answer is kept; `cancel` ends it.
+        await asyncio.shield(self._task)
 
     @property
     def failed(self) -> bool:

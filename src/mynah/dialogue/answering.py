@@ -59,9 +59,17 @@ class Answering:
 
     def guess(self, words: str) -> None:
         """Prepare an answer to what was said so far, in case that is all."""
+        if self._guess is not None and self._guess[0] == normalise(words) and not self._guess[1].failed:
+            return
         self.drop_guess()
         if normalise(words) and not self.exhausted:
             self._guess = (normalise(words), self._make(words))
+
+    def put_back(self, words: str, answer: Answer) -> None:
+        """The user may be going on: keep the answer for the case that nothing is added to ``words``."""
+        self.drop_guess()
+        answer.put_back()
+        self._guess = (normalise(words), answer)
 
     def drop_guess(self) -> None:
         """It was not all."""

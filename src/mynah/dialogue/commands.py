@@ -111,9 +111,13 @@ class StopReply(msgspec.Struct, frozen=True):
 
 
 class CancelTurn(msgspec.Struct, frozen=True):
-    """End everything that works for this turn; none of its audio may leave any more."""
+    """End everything that works for this turn; none of its audio may leave any more.
+
+    ``going_on``: the user may be going on. The answer has not begun, and is kept in case nothing is added.
+    """
 
     turn: int
+    going_on: bool = False
 
 
 class HangUp(msgspec.Struct, frozen=True):

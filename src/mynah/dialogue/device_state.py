@@ -43,6 +43,7 @@ class DeviceState:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._written = b""
+        self._unreadable = False
 
     def start(self) -> None:
         """Take up what was kept; call before devices connect. A damaged file is put aside."""
@@ -56,6 +57,7 @@ class DeviceState:
 
     def stop(self) -> None:
         """Write a last time, and no more by itself."""
+        self._agenda.changed = lambda: None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -72,7 +74,11 @@ class DeviceState:
         except FileNotFoundError:
             return KeptState()
         except OSError as error:
-            log.warning("{} cannot be read ({}): reminders made before are not known", path, error.strerror)
+            # Nothing is written either: what is there may be readable another time.
+            self._unreadable = True
+            log.warning(
+                "{} cannot be read ({}): reminders are not known, and none are kept", path, error.strerror
+            )
         except (msgspec.DecodeError, UnicodeError):
             aside = path.with_suffix(".damaged")
             log.warning(
@@ -100,6 +106,8 @@ class DeviceState:
         self._plan(SAVE_EVERY_S)
 
     def _save(self) -> None:
+        if self._unreadable:
+            return
         state = KeptState(self._agenda.snapshot(), self._profiles.snapshot(), self._allowance.snapshot())
         content = msgspec.json.encode(state) + b"\n"
         if content != self._written:  # most of the time nothing has happened

@@ -135,6 +135,11 @@ class Endpointer:
         """Silence since the last sound as far as it is known; 0 during speech, at `Edge.ENDED` what was waited."""
         return (self._silence + _UNCOUNTED_CHUNKS) * self.chunk_ms if self._silence else 0.0
 
+    @property
+    def required_speech_ms(self) -> float:
+        """Speech it takes to start."""
+        return self._min_speech * self.chunk_ms
+
     def require_speech(self, ms: float) -> None:
         """Change how much speech it takes to start; used while a reply is being spoken."""
         self._min_speech = self._chunks(ms)

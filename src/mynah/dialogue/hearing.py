@@ -8,6 +8,7 @@ longer for who has obviously not finished. Somebody who goes on after all adds a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -60,7 +61,7 @@ class Hearing:
 
     # fmt: off
     __slots__ = (
-        "_alarms", "_ended_at", "_guess", "_interims", "_language", "_listener", "_loop", "_needed_ms",
+        "_alarms", "_doubt", "_ended_at", "_guess", "_interims", "_language", "_listener", "_loop", "_needed_ms",
         "_parts", "_patience", "_services", "_silence_ms", "_speculates", "_watching", "ear", "mode",
     )
     # fmt: on
@@ -84,6 +85,7 @@ class Hearing:
         self._ended_at = 0.0
         self._alarms = 0
         self._watching = False  # a reply is being spoken
+        self._doubt: Callable[[], None] | None = None  # what there is to learn if the user really goes on
         self.ear: Ear | None = Ear(
             services.ingest,
             services.asr,
@@ -124,9 +126,9 @@ class Hearing:
             self.ear.forget()
             self.ear.endpointer.require_speech(self._interruption_ms)
 
-    def false_alarm(self) -> None:
-        """What was heard during the reply was nothing; the next time it takes more."""
-        self._alarms += 1
+    def false_alarm(self, noise: bool = True) -> None:
+        """What was heard during the reply was nothing; after a ``noise`` it takes more the next time."""
+        self._alarms += noise
         if self.ear is not None:
             self.ear.forget()
             self.ear.endpointer.require_speech(self._interruption_ms)
@@ -141,7 +143,8 @@ class Hearing:
         """The user goes on with what seemed to be over: we were too quick."""
         self._interims = 0
         if self.ear is not None:
-            self._patience.cut_in(self.ear.endpointer.pause_ms)
+            # Learnt only when words follow: it may be a cough.
+            self._doubt = self._patience.doubt(self.ear.endpointer.pause_ms)
             self.ear.endpointer.require_silence(self._patience.base_ms)
             self.ear.endpointer.require_speech(self._services.vad.min_speech_ms)
 
@@ -191,6 +194,9 @@ class Hearing:
                 if isinstance(error, BaseException):
                     raise error
         words = join([part.text for part in parts])
+        if self._doubt is not None and parts and parts[-1].text:
+            self._doubt()
+        self._doubt = None
         if not final:
             if not self._needed_ms:
                 self._judge(words, None)  # they were not known at the pause
@@ -304,6 +310,7 @@ class Hearing:
         for part in self._parts:
             part.cancel()
         self._parts = []
+        self._doubt = None
         self._interims = 0
         self._speculates = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from difflib import SequenceMatcher
 from functools import cache
 from typing import Protocol
 
@@ -29,8 +30,11 @@ HARDER_FACTOR = 2.0
 """How much more speech it takes after each false alarm in one reply: in a noisy room it would stutter otherwise."""
 HARDEST_MS = 2048.0
 """And how much at most: who speaks for two seconds against the voice does want something."""
+ECHO_WORDS = 3
+ECHO_IDEOGRAPHS = 5
+"""How much must stand together as in what is being spoken for an echo: less is said by chance, such as "no, wait"."""
 ECHO_SHARE = 0.8
-"""Share of the words that must be in what is being spoken for an echo: recognisers mishear some of it."""
+"""Share of what was heard that must come in the same order: recognisers mishear some of it."""
 _STEP_S = 0.02
 
 _WORDS = re.compile(r"[a-z0-9']+|[\u3400-\u9fff]")
@@ -61,6 +65,8 @@ class Judgement(msgspec.Struct, frozen=True):
     real: bool = False
     over: bool = False
     """The utterance had come to its end by then."""
+    words: bool = False
+    """Somebody said words; else a noise."""
 
 
 async def judge(voice: HeardVoice, playing: Callable[[], str]) -> Judgement:
@@ -79,7 +85,7 @@ async def judge(voice: HeardVoice, playing: Callable[[], str]) -> Judgement:
     except (TimeoutError, ProviderError):
         pass
     real = is_interruption(words, voice.voiced_ms, playing())
-    return Judgement(real, real and not voice.hearing)
+    return Judgement(real, real and not voice.hearing, bool(words and normalise(words)))
 
 
 def is_interruption(words: str | None, voiced_ms: float, playing: str) -> bool:
@@ -89,6 +95,8 @@ def is_interruption(words: str | None, voiced_ms: float, playing: str) -> bool:
     said = normalise(words)
     if not said:
         return voiced_ms >= 2 * SURE_SPEECH_MS  # the recogniser may not know the language; a cough is short
+    if said.startswith(_interrupting()):
+        return True
     return not is_backchannel(words) and not is_echo(words, playing)
 
 
@@ -99,9 +107,19 @@ def is_backchannel(words: str) -> bool:
 
 def is_echo(words: str, playing: str) -> bool:
     """Return whether it is what the device itself is saying."""
-    heard = _WORDS.findall(words.casefold())
-    spoken = set(_WORDS.findall(playing.casefold()))
-    return bool(heard) and sum(word in spoken for word in heard) >= ECHO_SHARE * len(heard)
+    heard, spoken = _WORDS.findall(words.casefold()), _WORDS.findall(playing.casefold())
+    enough = ECHO_IDEOGRAPHS if sum(not word.isascii() for word in heard) * 2 > len(heard) else ECHO_WORDS
+    runs = [
+        block.size for block in SequenceMatcher(None, heard, spoken, autojunk=False).get_matching_blocks()
+    ]
+    return max(runs) >= enough and sum(runs) >= ECHO_SHARE * len(heard)
+
+
+@cache
+def _interrupting() -> tuple[str, ...]:
+    return tuple(
+        normalise(phrase) for language in languages() for phrase in variants("interrupting", language)
+    )
 
 
 @cache

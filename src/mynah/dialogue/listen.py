@@ -286,5 +286,7 @@ class Ear:
     def _remember(self, pcm: bytes) -> None:
         self._preroll.append(pcm)
         self._preroll_bytes += len(pcm)
-        while self._preroll_bytes > PREROLL_BYTES and len(self._preroll) > 1:
+        # Where more speech is required, as during a reply, all of it belongs to the utterance that then begins.
+        longest = PREROLL_BYTES + self.endpointer.required_speech_ms * SAMPLE_BYTES_PER_MS
+        while self._preroll_bytes > longest and len(self._preroll) > 1:
             self._preroll_bytes -= len(self._preroll.popleft())

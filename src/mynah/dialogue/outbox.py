@@ -18,8 +18,8 @@ from loguru import logger
 from mynah.texts import detect_language, text
 from mynah.texts.spoken import duration
 
-MAX_PER_DEVICE: Final = 8
-"""Messages that wait for one device: more would be read out for a minute to somebody who only wanted to ask something.
+MAX_PER_DEVICE: Final = 20
+"""Messages that wait for one device: as many as it may have reminders, which all may become due while it is away.
 Overflow policy: the message that finds no room is undelivered."""
 MAX_MESSAGES: Final = 10_000
 """Messages that wait, over all devices: about 10 MB, 40 MB if all are as long as they may be. Overflow policy: the

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -217,6 +217,16 @@ class Patience:
             self._profile.cut_in(self._waited, pause_ms, self._words)
         self._forget()
 
+    def doubt(self, pause_ms: float) -> Callable[[], None]:
+        """Return what to call if it turns out that the user went on after the silence that was just waited for."""
+        waited, words = self._waited, self._words
+
+        def learn() -> None:
+            if self._adaptive:
+                self._profile.cut_in(waited, pause_ms, words)
+
+        return learn
+
     def ended(self) -> None:
         """An utterance was over: the answer to it was not interrupted at once."""
         if self._adaptive:
@@ -252,6 +262,10 @@ class Profiles:
         if device_id and not device_id.startswith("anonymous-"):
             self._put(device_id, profile)
         return profile
+
+    def forget(self, device_id: str) -> None:
+        """The device has another owner now."""
+        self._profiles.pop(device_id, None)
 
     def snapshot(self) -> dict[str, PauseProfile]:
         """Return copies of the profiles that hold anything, by device, the least recently used first."""

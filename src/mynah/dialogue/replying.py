@@ -183,6 +183,18 @@ class Replying:
             self._close(self._reply)
         self._answer = None
 
+    def put_back(self) -> None:
+        """The user may be going on: the answer that has not begun becomes a guess."""
+        answer = self._answer
+        if answer is not None and self._reply is None and not answer.ready and not answer.failed:
+            self._answer = None
+            self._answers().put_back(self.user_text, answer)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the conversation ends with this reply."""
+        return self._end_session
+
     def note_cut_in(self) -> None:
         """Who stops a reply right after it began, and had not finished by his words, was cut short himself."""
         reply = self._reply

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from loguru import logger
 
@@ -26,6 +25,7 @@ from mynah.dialogue.replying import Replying
 from mynah.dialogue.services import Link, Services, VisionAccess
 from mynah.dialogue.talker import Talker
 from mynah.dialogue.wake_audio import WakeAudio
+from mynah.dialogue.work import TurnWork
 from mynah.errors import MynahError, innermost
 from mynah.texts import detect_language, text
 from mynah.wire import hello
@@ -65,8 +65,8 @@ class Session:
     # fmt: off
     __slots__ = (
         "_alerts", "_audio_at", "_events", "_gone", "_hearing", "_kept_alive_at", "_link", "_loop", "_machine",
-        "_quiet_since", "_replying", "_services", "_talker", "_tasks", "_tools", "_typed_at", "_vision", "_wake_audio",
-        "_wake_ms", "device_id", "greeted", "session_id",
+        "_quiet_since", "_replying", "_services", "_talker", "_tools", "_typed_at", "_vision", "_wake_audio",
+        "_wake_ms", "_work", "device_id", "greeted", "kept_as", "session_id",
     )
     # fmt: on
 
@@ -76,10 +76,13 @@ class Session:
         services: Services,
         device_id: str,
         vision: Callable[[], VisionAccess] = lambda: NO_VISION,
+        kept_as: str = "",
     ) -> None:
         """``vision`` is asked when the device wants to know where its camera's pictures go."""
         self.device_id = device_id
         """How the device calls itself, or a made-up name until it does."""
+        self.kept_as = kept_as or device_id
+        """Under which name its conversation, reminders and messages are kept."""
         self.session_id = uuid.uuid4().hex
         """Name of this conversation, as told in the hello."""
         self._gone = False
@@ -92,19 +95,22 @@ class Session:
         self._machine = turn.TurnMachine(services.settings.policy)
         self._events: deque[events.Event] | None = None
         self._hearing: Hearing | None = None
+        self._work = TurnWork(lambda: self._machine.turn, self._fail)
         self._talker = Talker(
-            device_id, self.session_id, services.conversations.join(device_id), services.reminders(device_id)
+            device_id,
+            self.session_id,
+            services.conversations.join(self.kept_as),
+            services.reminders(self.kept_as),
         )
         self._replying = Replying(
             services,
             link,
             self._talker,
             lambda: self._device_tools().ready(),
-            lambda work, instead=None: self._spawn(self._machine.turn, work, instead),
+            self._work.spawn,
             lambda: self._post(events.Ready(self._machine.turn)),
-            self._on_played,
+            lambda end: self._post(events.Played(self._machine.turn, end)),
         )
-        self._tasks: set[asyncio.Task[None]] = set()
         self._tools: DeviceTools | None = None
         self._wake_audio: WakeAudio | None = None
         self._wake_ms = 0
@@ -180,14 +186,14 @@ class Session:
             self._audio_at = self._loop.time()
             ear.push_pcm(pcm, sample_rate)
 
-    def identify(self, device_id: str) -> None:
+    def identify(self, device_id: str, kept_as: str = "") -> None:
         """Take the name that a device told only after it had connected; before its hello."""
-        services = self._services
-        talker = self._talker
-        services.conversations.leave(talker.device_id)
+        services, talker = self._services, self._talker
+        services.conversations.leave(self.kept_as)
         self.device_id = talker.device_id = device_id
-        talker.kept = services.conversations.join(device_id)
-        talker.reminders = services.reminders(device_id)
+        self.kept_as = kept_as or device_id
+        talker.kept = services.conversations.join(self.kept_as)
+        talker.reminders = services.reminders(self.kept_as)
         self._replying.forget_device()
 
     def on_closed(self) -> None:
@@ -203,7 +209,7 @@ class Session:
         self._replying.tickets.close()
         if self._tools is not None:
             self._tools.close()
-        self._services.conversations.leave(self.device_id)
+        self._services.conversations.leave(self.kept_as)
         self._services.observer.on_session_closed(self.device_id, self.session_id)
 
     # -- from inside
@@ -320,9 +326,10 @@ class Session:
             case commands.StartReply():
                 self._replying.start()
             case commands.StopReply():
+                self._touch()
                 self._link.send(TtsStop(self.session_id))
-            case commands.CancelTurn():
-                self._cancel_turn()
+            case commands.CancelTurn(_, going_on):
+                self._cancel_turn(going_on)
             case commands.HangUp():
                 if self._alerts is not None:
                     self._alerts.flush()
@@ -341,15 +348,17 @@ class Session:
             case commands.HoldReply(number, hold) if hearing is not None and hearing.ear is not None:
                 self._replying.hold(hearing.ear, partial(self._judged, number, hold))
             case commands.ResumeReply():
-                if hearing is not None:
-                    hearing.false_alarm()
                 self._replying.resume()
             case _:
                 pass
 
     def _judged(self, number: int, hold: int, judgement: Judgement) -> None:
-        if judgement.real and self._hearing is not None:
+        if judgement.real:
+            self._replying.note_cut_in()
+        if self._hearing is not None and judgement.real:
             self._hearing.take_turn()
+        elif self._hearing is not None:
+            self._hearing.false_alarm(noise=not judgement.words)
         self._post(events.Judged(number, hold, judgement.real, judgement.over))
 
     def _speak(self, command: commands.Command) -> None:
@@ -391,11 +400,12 @@ class Session:
 
     def _conclude(self, number: int, final: bool) -> None:
         hearing = self._hearing
-        mode = self._machine.mode.value
-        self._replying.record = TurnRecord(self.device_id, mode, speech_end=self._loop.time())
+        self._replying.record = TurnRecord(
+            self.device_id, self._machine.mode.value, speech_end=self._loop.time()
+        )
         if hearing is not None:
             hearing.conclude(final)
-        self._spawn(number, partial(self._recognise, number, hearing, final))
+        self._work.spawn(partial(self._recognise, number, hearing, final))
 
     async def _recognise(self, number: int, hearing: Hearing | None, final: bool) -> None:
         if hearing is None:
@@ -409,48 +419,23 @@ class Session:
 
     # -- replying
 
-    def _cancel_turn(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
+    def _cancel_turn(self, going_on: bool = False) -> None:
+        if going_on:
+            self._replying.put_back()
+        self._work.cancel()
         self._replying.cancel()
 
-    def _on_played(self, end_session: bool) -> None:
-        self._touch()
-        self._post(events.Played(self._machine.turn, end_session))
-
-    # -- work of a turn
-
-    def _spawn(
-        self,
-        number: int,
-        work: Callable[[], Coroutine[Any, Any, None]],
-        instead: Callable[[], None] | None = None,
-    ) -> None:
-        """Do work of a turn. ``instead`` of an apology is done when it fails."""
-        task = self._loop.create_task(self._guard(number, work, instead))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _guard(
-        self, number: int, work: Callable[[], Coroutine[Any, Any, None]], instead: Callable[[], None] | None
-    ) -> None:
-        """Root of every task of a turn: whatever goes wrong, the device leaves its speaking state."""
-        try:
-            await work()
-        except Exception as error:  # noqa: BLE001 - the task root: see rule 8 of the rooms
-            if number != self._machine.turn:
-                return  # a clean-up that failed after the turn was cancelled; the state belongs to a newer one
-            leaf = innermost(error)
-            key = leaf.public if isinstance(leaf, MynahError) else MynahError.public
-            self._replying.record.error = leaf.code if isinstance(leaf, MynahError) else "internal"
-            log.opt(exception=None if isinstance(leaf, MynahError) else leaf).warning(
-                "{}: turn {} failed: {}: {}", self.device_id, number, type(leaf).__name__, leaf
-            )
-            if instead is not None:
-                instead()
-                return
-            self._replying.fail()
-            self._post(events.Failed(number, text(key, self._talker.kept.language)))
+    def _fail(self, number: int, error: BaseException) -> None:
+        """Work of the turn has failed: apologise."""
+        leaf = innermost(error)
+        known = leaf if isinstance(leaf, MynahError) else None
+        self._replying.record.error = known.code if known is not None else "internal"
+        log.opt(exception=None if known is not None else leaf).warning(
+            "{}: turn {} failed: {}: {}", self.device_id, number, type(leaf).__name__, leaf
+        )
+        key = "farewell_idle" if self._replying.leaving else (known or MynahError).public
+        self._replying.fail()
+        self._post(events.Failed(number, text(key, self._talker.kept.language)))
 
     # -- pieces
 

@@ -254,7 +254,7 @@ class TurnMachine:
                 self._going_on += 1
                 self.phase = Phase.LISTENING
                 self._hearing = True
-                going_on: list[Command] = [CancelTurn(cancelled), GoOn()]
+                going_on: list[Command] = [CancelTurn(cancelled, going_on=True), GoOn()]
                 # With the microphone closed it was said before that, and no silence will end it.
                 return [*going_on, *self._recognise()] if self._mic_closed else going_on
             case _:

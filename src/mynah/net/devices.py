@@ -14,6 +14,7 @@ from mynah.dialogue.reminders import Agenda
 from mynah.dialogue.services import Services, VisionAccess
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
+from mynah.net.owners import Owners
 from mynah.net.peer import Peer, told_peer
 from mynah.net.websocket import DeviceSocket, Refusal
 from mynah.security.tokens import Authenticator, AuthReason, AuthResult
@@ -53,6 +54,7 @@ class Devices:
         self._by_device: dict[str, DeviceSocket] = {}
         self._replaced: dict[str, DeviceSocket] = {}
         """Connections that had to make room and have not closed yet: one of a device at most."""
+        self._owners = Owners()
         self._open = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._draining = False
@@ -89,6 +91,7 @@ class Devices:
             self._services,
             peer.device_id or f"{ANONYMOUS}{id(link):x}",
             lambda: self._vision(link.peer),
+            self._owners.kept_as(peer.device_id, peer.client_id) if peer.device_id else "",
         )
         self._sessions[link] = session
         self._enter(session.device_id, link)
@@ -108,7 +111,7 @@ class Devices:
             return False
         del self._by_device[session.device_id]
         link.peer = peer
-        session.identify(peer.device_id)
+        session.identify(peer.device_id, self._owners.kept_as(peer.device_id, peer.client_id))
         self._enter(peer.device_id, link)
         return True
 
@@ -165,12 +168,16 @@ class Devices:
         """Those that are connected and not being closed."""
         return iter([session for session in self._sessions.values() if session.phase is not Phase.CLOSED])
 
-    def find(self, device_id: str) -> Session | None:
-        """Return the session of a connected device that has said hello, or None."""
+    def find(self, device_id: str, kept_as: str = "") -> Session | None:
+        """Return the session of a connected device that has said hello, or None.
+
+        ``kept_as``: only if things are kept for it under this name.
+        """
         link = self._by_device.get(device_id)
         session = self._sessions.get(link) if link is not None else None
-        talking = session is not None and session.greeted and session.phase is not Phase.CLOSED
-        return session if talking else None
+        if session is None or not session.greeted or session.phase is Phase.CLOSED:
+            return None
+        return session if kept_as in ("", session.kept_as) else None
 
     def announce(self, device_id: str, words: str, wait_s: float = 0.0) -> Announcement:
         """Make a device speak at the next gap in its conversation, or when it connects within ``wait_s`` seconds.
@@ -210,6 +217,8 @@ class Devices:
         self._services.conversations.forget(device_id)
         self.agenda.forget(device_id)
         self.outbox.forget(device_id)
+        self._services.profiles.forget(device_id)
+        self._owners.forget(device_id)
 
     # -- life
 
@@ -223,6 +232,7 @@ class Devices:
         # First of all, so that one bad session cannot end the sweeps for all.
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
         now = loop.time()
+        self._services.conversations.expire()
         for session in self:
             session.check_quiet(now)
             self._hand_over(session)
@@ -232,11 +242,11 @@ class Devices:
 
         Not when it connects: then somebody has just said the wake word and wants to be answered first.
         """
-        device_id = session.device_id
-        if not self.outbox.holds(device_id) or self.find(device_id) is not session:
+        kept_as = session.kept_as
+        if not self.outbox.holds(kept_as) or self.find(session.device_id) is not session:
             return
         if session.quiet_s >= QUIET_S:
-            self.outbox.hand_over(device_id)
+            self.outbox.hand_over(kept_as)
 
     async def drain(self, limit_s: float) -> None:
         """Let replies that are being spoken finish, for ``limit_s`` at most, then close every connection."""
@@ -245,7 +255,8 @@ class Devices:
         until = loop.time() + limit_s
         while self._sessions:
             for link, session in tuple(self._sessions.items()):
-                if session.phase not in (Phase.RECOGNISING, Phase.REPLYING) or loop.time() >= until:
+                busy = session.phase in (Phase.RECOGNISING, Phase.THINKING, Phase.REPLYING)
+                if not busy or loop.time() >= until:
                     link.close(1001, "server is shutting down")
             if loop.time() >= until + 2.0:  # the close grace is over: whoever is left does not answer
                 return

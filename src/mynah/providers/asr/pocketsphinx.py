@@ -196,6 +196,7 @@ class PocketSphinxAsr(AsrProvider[PocketSphinxOptions]):
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue(options.max_waiting)
         self._workers: list[_Worker] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._busy = 0  # workers that search
 
     @property
     def capabilities(self) -> AsrCapabilities:
@@ -206,6 +207,11 @@ class PocketSphinxAsr(AsrProvider[PocketSphinxOptions]):
     def worker_pids(self) -> tuple[int, ...]:
         """Process ids of the workers that run, for measurements and diagnosis."""
         return tuple(worker.pid for worker in self._workers if worker.pid is not None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether a worker has nothing to do, and nothing waits."""
+        return self._jobs.empty() and self._busy < len(self._workers)
 
     async def start(self) -> None:
         """Start the workers without waiting for their models: the first utterance waits instead, a second.
@@ -268,6 +274,7 @@ class PocketSphinxAsr(AsrProvider[PocketSphinxOptions]):
             if broken is not None:
                 self._fail(job, broken)
                 continue
+            self._busy += 1
             try:
                 await worker.ensure_ready()  # it may have died while idle
                 transcript = await worker.recognise(job.pcm)
@@ -279,6 +286,8 @@ class PocketSphinxAsr(AsrProvider[PocketSphinxOptions]):
             else:
                 if not job.transcript.done():
                     job.transcript.set_result(transcript)
+            finally:
+                self._busy -= 1
 
     async def _prepare(self, worker: _Worker) -> ProviderError | None:
         """Start the worker ahead of the next utterance. Returns why it cannot run."""
@@ -314,6 +323,9 @@ class _Utterance:
         """Recognise what was fed so far. Raises ProviderError."""
         if self._cancelled or not self._pcm:
             return Transcript("", language="en")
+        if not self._provider.idle:
+            # A guess must not keep somebody waiting who has finished.
+            raise ProviderUnavailableError("the recogniser is busy", provider=self._provider.name)
         return await self._provider.recognise(bytes(self._pcm))
 
     async def finish(self) -> Transcript:
