@@ -134,3 +134,24 @@ def test_what_was_sent_survives_between_streams() -> None:
     control.process(second, bytes(1920), sent[5][0])
     assert recorder.far[-1].any()
     assert control._references._at == at + 960
+
+
+def test_a_canceller_that_fails_costs_its_own_device_the_cancelling_only() -> None:
+    class Broken:
+        calls = 0
+
+        def process(self, near: Samples, far: Samples) -> Samples:
+            self.calls += 1
+            raise RuntimeError("native trouble")
+
+        def restart(self) -> None:
+            """Nothing to do."""
+
+        def release(self) -> None:
+            """Nothing to do."""
+
+    canceller = Broken()
+    control = EchoControl(canceller)
+    pcm = bytes(range(256)) * 15  # 120 ms
+    assert control.process("stream", pcm[:1920], 0) + control.process("stream", pcm[1920:], 0) == pcm
+    assert canceller.calls == 1

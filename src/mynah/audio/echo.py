@@ -7,9 +7,10 @@ frame of the microphone with its stamp and gets back the frame without the echo.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
+from loguru import logger
 
 from mynah.audio.echo_gate import BLOCK, EchoGate
 from mynah.audio.echo_references import SAMPLE_RATE, References, Samples
@@ -83,6 +84,12 @@ def _webrtc() -> Any:
     return pywebrtc_audio
 
 
+_FOREIGN: Final = (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What the package behind a canceller may raise."""
+
+log = logger.bind(tag="echo")
+
+
 class EchoControl:
     """Echo cancelling for one device, from its hello to its end: streams come and go, what was sent stays.
 
@@ -94,6 +101,7 @@ class EchoControl:
         self._references = References()
         self._user: object = None  # the stream that the worker had last
         self._rest = b""  # less than a block, waiting for the next frame
+        self._broken = False  # the canceller has failed
 
     def sent(self, stamp: int, packet: bytes) -> None:
         """Note a packet that the device was sent, with its stamp. Stamps are not 0 and grow."""
@@ -112,11 +120,17 @@ class EchoControl:
         end = len(data) - len(data) % (2 * BLOCK)
         self._rest = data[end:]
         far = self._references.far(end // 2, stamp)
-        if self._references.shifted():
-            self._canceller.restart()
-        if not end:
-            return b""
-        return self._canceller.process(np.frombuffer(data[:end], np.int16), far).tobytes()
+        if not end or self._broken:
+            return data[:end]
+        try:
+            if self._references.shifted():
+                self._canceller.restart()
+            return self._canceller.process(np.frombuffer(data[:end], np.int16), far).tobytes()
+        except _FOREIGN as error:
+            # The worker serves all devices: one must not end it for the others.
+            self._broken = True
+            log.warning("echo is not cancelled any more for one device: {}: {}", type(error).__name__, error)
+            return data[:end]
 
     def leave(self, user: object) -> None:
         """The stream is over. Nothing happens when another one has begun already."""

@@ -11,7 +11,6 @@ started with; `TurnMachine.step` drops those that come too late, in one place.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Collection
 
 import msgspec
@@ -140,7 +139,7 @@ class TurnMachine:
         """How often one has been held."""
         self._going_on = 0
         """How often the user has gone on with this utterance."""
-        self._says: deque[SayRequested] = deque()
+        self._says: list[SayRequested] = []
 
     def step(self, event: Event) -> list[Command]:
         """Take in one event and return what has to be done, in order."""
@@ -420,7 +419,7 @@ class TurnMachine:
 
     def _announce(self) -> list[Command]:
         self.turn += 1
-        say = self._says.popleft()
+        say = self._says.pop(0)
         return [*self._begin_reply(), Say(self.turn, say.text, remember=True, ticket=say.ticket)]
 
     def _listen_or_rest(self) -> list[Command]:
