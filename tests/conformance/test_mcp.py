@@ -74,7 +74,8 @@ class Model:
             self.told.append(last["content"])
             await reply.say(["That ", "is ", "done."])
             return await reply.close()
-        name, _, arguments = last["content"].partition(" ")
+        words = last["content"].rpartition("\n\n")[2]  # behind the note of the time
+        name, _, arguments = words.partition(" ")
         call = {"name": name, "arguments": arguments}
         await reply.delta({"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": call}]})
         return await reply.close("tool_calls")

