@@ -83,7 +83,9 @@ class History:
 
     def __init__(self, budget_tokens: int) -> None:
         self._budget = budget_tokens
-        self._exchanges: list[tuple[int, Exchange]] = []  # a deque takes 700 bytes more, in every idle session
+        self._exchanges: list[
+            tuple[int, Exchange]
+        ] = []  # a deque takes 700 bytes more, in every idle session
         self._tokens = 0
 
     def add(self, exchange: Iterable[ChatMessage]) -> None:
