@@ -111,8 +111,8 @@ async def test_many_sentences_at_once_stay_apart() -> None:
     async with voice() as tts:
         alone = [seconds(await say(tts, text)) for text in texts]
         together = await asyncio.gather(*(say(tts, text) for text in texts))
-    # The library varies the same sentence by some milliseconds.
-    assert [seconds(pcm) for pcm in together] == pytest.approx(alone, abs=0.05)
+    # The library varies the same sentence by some tens of milliseconds; one "really" takes more than 0.2 s.
+    assert [seconds(pcm) for pcm in together] == pytest.approx(alone, abs=0.1)
 
 
 @pytest.mark.parametrize(
