@@ -121,7 +121,7 @@ async def test_point_66_clients_may_ping_all_the_time(tmp_path: Path) -> None:
     async with app(tmp_path, short) as (_, at), device(at.ws, heartbeat=0.05) as one:
         await one.hello()
         await one.listen("detect", text="tell me something")
-        await one.until("tts", "stop")
+        await one.until("tts", "stop", timeout_s=30)
         await one.alive()
 
 

