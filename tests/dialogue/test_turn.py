@@ -182,7 +182,9 @@ def test_a_failure_during_a_hold_is_told_after_it() -> None:
 def test_a_change_of_mode_lets_go_of_a_held_reply(mode: ListenMode) -> None:
     turns = replying(REALTIME)
     steps(turns, SpeechStarted())
+    assert turns.awaits(1, 1)
     assert turns.step(ListenStarted(mode)) == [ResumeReply(1), CloseEar()]
+    assert not turns.awaits(1, 1)
     assert turns.step(Judged(1, 1, real=True)) == [], "that came too late"
     assert turns.phase is Phase.REPLYING
     steps(turns, ListenStarted(REALTIME), SpeechStarted())

@@ -15,6 +15,7 @@ from tests.simulation.scenario import (
     Llm,
     Notify,
     Release,
+    Restart,
     Scenario,
     Speak,
     Tts,
@@ -36,6 +37,16 @@ CASES: Final = {
             streaming=True, seed=5957,
         ),
         ("q8 q9 q10 and -> answer",),
+    ),
+    "found: a reply goes on because the device changes its mode, and is over before the voice was judged": Case(
+        # The late judgement threw away what was said after the reply.
+        Scenario(
+            steps=(Begin(), Speak("q1"), Until("recognising"), Speak("q2 _900 q3 q4 q5"), Until("held"),
+                   Restart("auto")),
+            mode="realtime", llm=(Llm(), Llm(0.05, 0.03, (3,), tool="broken")), speculation=False,
+            seed=20263164,
+        ),
+        ("q1 q2 -> answer", "q3 q4 q5 -> answer"),
     ),
     "found: an alert waits for the end of a reply that ends the conversation": Case(
         # It was sent after the connection had been closed.

@@ -141,6 +141,10 @@ class TurnMachine:
         """How often the user has gone on with this utterance."""
         self._says: list[SayRequested] = []
 
+    def awaits(self, turn: int, hold: int) -> bool:
+        """Return whether the reply of this turn is still held for the voice that is being judged."""
+        return self._held and (turn, hold) == (self.turn, self._holds)
+
     def step(self, event: Event) -> list[Command]:
         """Take in one event and return what has to be done, in order."""
         if self.phase is Phase.CLOSED:
@@ -317,7 +321,7 @@ class TurnMachine:
         return [*shown, *self._begin_reply(), Think(self.turn, text)]
 
     def _judged(self, event: Judged) -> list[Command]:
-        if not self._held or event.hold != self._holds:
+        if not self.awaits(event.turn, event.hold):
             return []  # the device changed its mode meanwhile, and the reply went on
         if event.real:
             return self._barge_in(event.over)
