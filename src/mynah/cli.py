@@ -69,6 +69,32 @@ WaterfallOption = Annotated[
 ]
 TextOnlyOption = Annotated[bool, typer.Option("--text-only", help="Send the text as text, without speech.")]
 
+# Of `mynah loadtest`:
+ScenarioOption = Annotated[
+    str, typer.Option(metavar="NAME|FILE", help="quick, standard, stress, extreme, or a YAML file.")
+]
+BehaviourOption = Annotated[
+    Literal["idle", "talk", "mixed", "churn"] | None, typer.Option(help="What the devices do.")
+]
+DevicesOption = Annotated[
+    int | None, typer.Option(min=1, help="Devices of the last step; larger steps before it are left out.")
+]
+StepsOption = Annotated[str, typer.Option(metavar="N,M", help="Exactly these steps, in devices.")]
+DurationOption = Annotated[float | None, typer.Option(help="Seconds that each step is held.")]
+RateOption = Annotated[float | None, typer.Option(help="Connections per second.")]
+PidOption = Annotated[int | None, typer.Option(help="Process of the server, if it is on this machine.")]
+ProcessesOption = Annotated[int, typer.Option(min=0, max=64, help="Processes with devices; 0: as needed.")]
+OtaOnceOption = Annotated[bool, typer.Option("--ota-once", help="Ask the OTA address once per process.")]
+ReportOption = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Folder for the report; '' for none, else one with the time."),
+]
+CheckOption = Annotated[bool, typer.Option("--check", help="Only look whether this machine is up to it.")]
+CompareOption = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(metavar="BEFORE AFTER", help="Compare two reports (JSON or their folders)."),
+]
+
 
 def main() -> NoReturn:
     """Run the command line. Problems an operator can mend are one line on standard error, never a traceback."""
@@ -204,6 +230,57 @@ def bench(
     from mynah.bench import run
 
     raise typer.Exit(run(json, only, output))
+
+
+@app.command()
+def loadtest(
+    url: Annotated[str, typer.Argument(metavar="URL", help="WebSocket or OTA address of a server.")] = "",
+    scenario: ScenarioOption = "quick",
+    behaviour: BehaviourOption = None,
+    devices: DevicesOption = None,
+    steps: StepsOption = "",
+    duration: DurationOption = None,
+    rate: RateOption = None,
+    mode: Annotated[
+        Literal["auto", "manual", "realtime"] | None, typer.Option(help="Who ends an utterance.")
+    ] = None,
+    protocol: Annotated[int | None, typer.Option(min=1, max=3, help="Framing version of audio.")] = None,
+    token: Annotated[str, typer.Option(help="Access token; normally it comes from the OTA address.")] = "",
+    insecure: Annotated[bool, typer.Option("--insecure", help="Take any TLS certificate.")] = False,
+    pid: PidOption = None,
+    processes: ProcessesOption = 0,
+    ota_once: OtaOnceOption = False,
+    report: ReportOption = None,
+    json: JsonOption = False,
+    check: CheckOption = False,
+    compare: CompareOption = None,
+) -> None:
+    """Be thousands of devices: find out how many a server can hold, and what happens when there are more."""
+    from mynah.sim.load.command import LoadtestOptions, main
+    from mynah.sim.load.scenario import Behaviour
+    from mynah.wire.messages import ListenMode
+
+    options = LoadtestOptions(
+        url=url,
+        scenario=scenario,
+        behaviour=Behaviour(behaviour) if behaviour else None,
+        devices=devices,
+        steps=steps,
+        duration_s=duration,
+        rate=rate,
+        mode=ListenMode(mode) if mode else None,
+        protocol=protocol,
+        token=token,
+        insecure=insecure,
+        pid=pid,
+        processes=processes,
+        ota_once=ota_once,
+        report=report,
+        json=json,
+        check=check,
+        compare=compare,
+    )
+    raise typer.Exit(main(options))
 
 
 @app.command()

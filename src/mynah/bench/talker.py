@@ -18,28 +18,17 @@ from pathlib import Path
 from typing import Final, Self
 
 import msgspec
-import numpy as np
 import uvloop
 
-from mynah.audio.opus import OpusEncoder
 from mynah.errors import MynahError
 from mynah.sim.device import Direction, Observer, SimulatedDevice
 from mynah.sim.discovery import DeviceIdentity
-from mynah.sim.microphone import FRAME_BYTES, FRAME_MS, NOISE_AMPLITUDE, SAMPLE_RATE, audible_end
-from mynah.sim.voice import speak
+from mynah.sim.load.stock import Recording, recordings
+from mynah.sim.microphone import FRAME_MS
 from mynah.wire.messages import DeviceMessage, ListenMode, ReceivedMessage, Stt, Tts
 
-QUESTIONS: Final = ("What time is it?", "How are you?", "Tell me a joke.")
-"""About a second each, without a pause."""
-PHASE_MS: Final = 10
-"""Step by which the words are shifted against the packets: people do not stop at the end of one."""
 SPREAD_S: Final = 2.0
 """The talkers begin one after another within so long, about one turn."""
-_BYTES_PER_MS = SAMPLE_RATE * 2 // 1000
-_LEADS_MS = (240, 300)
-"""Noise before the first word: people need that long to start."""
-_AFTERWARDS_MS = 3000
-"""Noise after the last word; the answer begins long before that."""
 _RELEASED = 3
 """Packets after the one with the last sound before the button is released: people take about 200 ms."""
 _HEARD_S = 0.15
@@ -75,41 +64,6 @@ class Talk(msgspec.Struct, frozen=True):
     """From the first connection to the end of the last conversation."""
     faults: dict[str, int]
     """What the devices suffered, by the names of `mynah.sim.counters.Counters`; empty with a sound server."""
-
-
-class Recording(msgspec.Struct, frozen=True):
-    """Somebody's words with noise around them, as Opus."""
-
-    packets: list[bytes]
-    last: int
-    """Index of the packet with the last sound."""
-    after_ms: float
-    """What follows that sound in this packet, 0 to 60 ms."""
-
-
-def record(speech: bytes, lead_ms: int) -> Recording:
-    """Encode speech (16 kHz s16le mono) that begins after ``lead_ms``, in a quiet room, as firmware does."""
-    end = lead_ms * _BYTES_PER_MS + audible_end(speech)
-    length = -(-(end + _AFTERWARDS_MS * _BYTES_PER_MS) // FRAME_BYTES) * FRAME_BYTES
-    whole = (bytes(lead_ms * _BYTES_PER_MS) + speech)[:length].ljust(length, b"\0")
-    noise = np.random.default_rng(lead_ms).integers(-NOISE_AMPLITUDE, NOISE_AMPLITUDE + 1, length // 2)
-    samples = np.clip(np.frombuffer(whole, "<i2") + noise, -32768, 32767).astype("<i2").tobytes()
-    encoder = OpusEncoder(SAMPLE_RATE, FRAME_MS, complexity=0, dtx=True)
-    packets = [encoder.encode(samples[at : at + FRAME_BYTES]) for at in range(0, length, FRAME_BYTES)]
-    last = -(-end // FRAME_BYTES) - 1
-    return Recording(packets, last, ((last + 1) * FRAME_BYTES - end) / _BYTES_PER_MS)
-
-
-def recordings() -> list[Recording]:
-    """Return every question at every place within a packet, in random order, the same every time."""
-    dice = random.Random(1)
-    made = [
-        record(speak(question), dice.choice(_LEADS_MS) + phase)
-        for question in QUESTIONS
-        for phase in range(0, FRAME_MS, PHASE_MS)
-    ]
-    dice.shuffle(made)
-    return made
 
 
 class _Watch(Observer):

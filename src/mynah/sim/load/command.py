@@ -1,0 +1,213 @@
+"""`mynah loadtest`: arguments to a scenario, a run, a report, and a summary that says what to do next."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mynah.errors import ConfigError
+from mynah.sim.load import compare, report
+from mynah.sim.load.director import LoadOptions, look, run
+from mynah.sim.load.progress import shown, steps_table, verdict_line
+from mynah.sim.load.record import Bottleneck, LoadReport, Machine
+from mynah.sim.load.scenario import Behaviour, Scenario, check, load_scenario
+from mynah.wire.messages import ListenMode
+
+EXIT_PASSED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+TALK_HOLD_S: Final = 20.0
+"""A step that people talk in is held so long at least, unless told otherwise: turns take some 10 s."""
+
+_ADVICE: Final = {
+    Bottleneck.NONE: "nothing was exhausted: go on with --devices and a larger number",
+    Bottleneck.SERVER_CPU: "give the server more or faster cores, or fewer devices",
+    Bottleneck.SERVER_CORE: "start more server processes on this machine and share the devices among them",
+    Bottleneck.MACHINE_CPU: "run the load test on another machine than the server, or give this one more cores",
+    Bottleneck.GENERATOR: "raise --processes, or run the load test on a faster machine: the server can do more",
+    Bottleneck.MEMORY: "give the server more memory, or fewer devices",
+    Bottleneck.DESCRIPTORS: "raise the limit of open files (`ulimit -n`) for the server and for the load test",
+    Bottleneck.PORTS: "raise the number of local ports: sysctl -w net.ipv4.ip_local_port_range='1024 65535'",
+    Bottleneck.ADMISSION: "the server refuses more than it can do; raise its limits only if it was not busy",
+    Bottleneck.SERVICES: "look at the services for speech and language: the server waits for them",
+    Bottleneck.UNKNOWN: "look at the report: it shows what grew with the load",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LoadtestOptions:
+    """Arguments of `mynah loadtest`; None where the scenario's value stands."""
+
+    url: str = ""
+    """WebSocket or OTA address."""
+    scenario: str = "quick"
+    """Name of a built-in one, or a YAML file."""
+    behaviour: Behaviour | None = None
+    devices: int | None = None
+    """Of the last step; larger steps before it are left out."""
+    steps: str = ""
+    """All steps instead, such as ``100,200``."""
+    duration_s: float | None = None
+    """How long each step is held."""
+    rate: float | None = None
+    """Connections per second."""
+    mode: ListenMode | None = None
+    protocol: int | None = None
+    token: str = ""
+    insecure: bool = False
+    pid: int | None = None
+    """Process of the server, on this machine."""
+    processes: int = 0
+    ota_once: bool = False
+    report: str | None = None
+    """Folder; empty: no report, None: one with the time in its name."""
+    json: bool = False
+    check: bool = False
+    """Only look at the machine."""
+    compare: tuple[Path, Path] | None = None
+    """Compare two reports instead."""
+
+
+def main(options: LoadtestOptions) -> int:
+    """Do what is asked, and show it. Returns the exit code: 0 passed, 1 not, 130 interrupted. Raises MynahError."""
+    console = Console(highlight=False, soft_wrap=True)
+    if options.compare is not None:
+        folder = _folder(options.report, "comparison")
+        if folder is None:
+            raise ConfigError("a comparison needs a folder: leave --report out, or name one")
+        before, after = (report.read(path) for path in options.compare)
+        console.print(f"comparison: {escape(str(compare.write(before, after, folder)))}")
+        return EXIT_PASSED
+    if (
+        urlsplit(options.url).scheme not in {"ws", "wss", "http", "https"}
+        or not urlsplit(options.url).hostname
+    ):
+        raise ConfigError(
+            "give the address of a server: ws://host:8000/xiaozhi/v1/, or an OTA address such as "
+            "http://host:8003/xiaozhi/ota/"
+        )
+    scenario = scenario_of(options)
+    if options.check:
+        return _look(options, scenario, console)
+    with shown(Console(stderr=True, highlight=False, soft_wrap=True, quiet=options.json)) as on_progress:
+        made = run(options.url, scenario, _load_options(options), on_progress)
+    folder = _folder(options.report, "loadtest")
+    page = report.write(made, folder) if folder is not None else None
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
+    else:
+        summarise(made, page, console)
+    if made.interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_PASSED if made.passed else EXIT_FAILED
+
+
+def scenario_of(options: LoadtestOptions) -> Scenario:
+    """Return the scenario with what the command line says otherwise. Raises ConfigError."""
+    scenario = load_scenario(options.scenario)
+    changed = {
+        "behaviour": options.behaviour,
+        "hold_s": options.duration_s,
+        "connects_per_s": options.rate,
+        "mode": options.mode,
+        "protocol": options.protocol,
+        "steps": _steps(options, scenario),
+    }
+    wanted = {name: value for name, value in changed.items() if value is not None}
+    if options.behaviour in {Behaviour.TALK, Behaviour.MIXED} and options.duration_s is None:
+        wanted["hold_s"] = max(scenario.hold_s, TALK_HOLD_S)
+    return check(msgspec.structs.replace(scenario, **wanted))
+
+
+def _steps(options: LoadtestOptions, scenario: Scenario) -> tuple[int, ...] | None:
+    steps = scenario.steps
+    if options.steps:
+        try:
+            steps = tuple(int(part) for part in options.steps.split(","))
+        except ValueError:
+            raise ConfigError(
+                f"--steps {options.steps}: write numbers of devices, such as 100,200,400"
+            ) from None
+    if options.devices is not None:
+        steps = (*(step for step in steps if step < options.devices), options.devices)
+    return steps
+
+
+def _load_options(options: LoadtestOptions) -> LoadOptions:
+    return LoadOptions(
+        token=options.token,
+        insecure=options.insecure,
+        server_pid=options.pid,
+        processes=options.processes,
+        ota_once=options.ota_once,
+        command=_command(options),
+    )
+
+
+def _command(options: LoadtestOptions) -> str:
+    """Return what was typed, without the token and what is hidden in the address."""
+    words = ["mynah", *sys.argv[1:]]
+    secrets = [options.token] if options.token else []
+    parts = urlsplit(options.url)
+    secrets += [part for part in (parts.password, parts.query) if part]
+    for secret in secrets:
+        words = [word.replace(secret, "…") for word in words]
+    return " ".join(words)
+
+
+def _folder(wanted: str | None, name: str) -> Path | None:
+    """Return where to write; None: nowhere."""
+    if wanted is None:
+        return Path(f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
+    return Path(wanted) if wanted else None
+
+
+# ---------------------------------------------------------------- for people
+
+
+def _look(options: LoadtestOptions, scenario: Scenario, console: Console) -> int:
+    """Say whether the machine is up to it. Returns 1 when it is not."""
+    found = look(options.url, scenario, _load_options(options))
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        console.print(checks_table(found))
+    return EXIT_FAILED if any(one.fatal and not one.ok for one in found.checks) else EXIT_PASSED
+
+
+def checks_table(found: Machine) -> Table:
+    """Return what was looked at as a table."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for one in found.checks:
+        mark = "[green]ok[/]" if one.ok else "[red]too little[/]" if one.fatal else "[yellow]better not[/]"
+        remedy = f"\n{escape(one.remedy)}" if one.remedy and not one.ok else ""
+        table.add_row(mark, escape(one.name), f"{escape(one.found)} (wanted: {escape(one.wanted)}){remedy}")
+    return table
+
+
+def summarise(made: LoadReport, page: Path | None, console: Console) -> None:
+    """Print what came of a test, for people."""
+    console.print(steps_table(tuple(made.steps)))
+    for step in made.steps:
+        if not step.passed:
+            console.print(escape(verdict_line(step)))
+    for warning in made.warnings[:5]:
+        console.print(f"[yellow]warning[/] at {warning.at_s:.0f} s: {escape(warning.text)}")
+    if made.knee is not None:
+        talking = f" ({made.knee.talkers} talking)" if made.knee.talkers else ""
+        console.print(f"knee: good up to {made.knee.devices} devices{talking}; then {escape(made.knee.sign)}")
+    console.print(
+        f"bottleneck: {made.bottleneck.value}" + (f": {escape(made.evidence)}" if made.evidence else "")
+    )
+    console.print("passed" if made.passed else f"[red]not passed[/]: {escape('; '.join(made.reasons[:3]))}")
+    if page is not None:
+        console.print(f"report: {escape(str(page))}")
+    console.print(f"next: {_ADVICE[made.bottleneck]}")

@@ -1,0 +1,298 @@
+"""How devices of a load test find and open their connections: OTA address, sockets, TLS, and why one failed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import ssl
+import time
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+import picows
+
+from mynah.sim.discovery import MAX_REPLY_BYTES, DeviceIdentity
+from mynah.sim.link import MAX_FRAME_BYTES, TLS_TIMEOUT_S
+from mynah.sim.load.device import Device, State
+from mynah.sim.load.record import Stage
+from mynah.sim.load.scenario import Scenario
+
+BUSY: Final = "busy"
+"""The server told the device to come back later: status 503."""
+
+TIMED_OUT: Final = "connect timed out"
+HUNG_UP: Final = "closed during the handshake"
+BAD_REPLY: Final = "OTA answer without WebSocket address"
+WANTS_OWNER: Final = "OTA answer wants an activation"
+
+READ_BUFFER: Final = 2048
+"""Bytes; picows' 16 kB would be most of what an idle device costs here."""
+
+MAX_ENDPOINTS: Final = 1000
+"""Addresses that are kept resolved: servers behind one OTA address. What is beyond is looked up each time."""
+
+# For a plain Logger picows would make a child per connection, and each failed handshake would be a line.
+_QUIET: Final = logging.LoggerAdapter(logging.getLogger("picows.load"))
+_BIND_ADDRESS_NO_PORT: Final = 24
+"""IP_BIND_ADDRESS_NO_PORT of Linux: the port is chosen when connecting, so that one serves many destinations."""
+
+_KINDS: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
+    ((ConnectionRefusedError,), "connection refused"),
+    (
+        (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, aiohttp.ServerDisconnectedError),
+        "connection reset",
+    ),
+    ((ssl.SSLCertVerificationError,), "TLS certificate refused"),
+    ((ssl.SSLError,), "TLS handshake failed"),
+    ((TimeoutError,), TIMED_OUT),
+    ((socket.gaierror,), "unknown host"),
+    ((picows.WSError,), "not a WebSocket"),
+)
+_REASONS: Final = {
+    errno.EADDRNOTAVAIL: "no local port left",
+    errno.EMFILE: "no file descriptor left",
+    errno.ENFILE: "no file descriptor left",
+    errno.ENETUNREACH: "network unreachable",
+    errno.EHOSTUNREACH: "host unreachable",
+}
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process of a load test does."""
+
+    target: str
+    """WebSocket or OTA address."""
+    scenario: Scenario
+    ota_once: bool = False
+    """Ask the OTA address once per process instead of once per device."""
+    token: str = ""
+    """Instead of the one that the OTA address gives."""
+    insecure: bool = False
+    """Take any TLS certificate."""
+    sources: tuple[str, ...] = ("",)
+    """Local addresses to connect from, in turn; an empty one is the system's choice."""
+    process: int = 0
+    """Number of this process, of so many:"""
+    processes: int = 1
+    connects_per_s: float = 100.0
+    """Of this process."""
+    family: int = 0
+    """16 bits that tell the devices of this machine from those of others."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where a device connects to."""
+
+    url: str
+    token: str = ""
+
+
+class _WebSocketPart(msgspec.Struct):
+    url: str = ""
+    token: str = ""
+
+
+class _Activation(msgspec.Struct):
+    code: str = ""
+    challenge: str = ""
+
+
+class _Reply(msgspec.Struct):
+    websocket: _WebSocketPart | None = None
+    activation: _Activation | None = None
+
+
+def identity_of(number: int, family: int) -> DeviceIdentity:
+    """Return who the device is: the same number on the same machine is the same device in every run."""
+    parts = (0x02, family >> 8 & 255, family & 255, number >> 16 & 255, number >> 8 & 255, number & 255)
+    return DeviceIdentity(device_id=":".join(f"{part:02x}" for part in parts), board="mynah-loadtest")
+
+
+def read_reply(body: bytes) -> Endpoint | str:
+    """Read an OTA answer: where to connect to, or what is wrong with it, for the table of errors."""
+    try:
+        reply = msgspec.json.decode(body, type=_Reply)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return BAD_REPLY
+    if reply.activation is not None and (reply.activation.code or reply.activation.challenge):
+        return WANTS_OWNER
+    if reply.websocket is None or not reply.websocket.url.startswith(("ws://", "wss://")):
+        return BAD_REPLY
+    return Endpoint(reply.websocket.url, reply.websocket.token)
+
+
+class Dialer:
+    """Opens the connections of one process. `close` it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._asks = urlsplit(plan.target).scheme in {"http", "https"}
+        self._http: aiohttp.ClientSession | None = None
+        self._known: dict[int, Endpoint] = {}
+        """What the OTA address told each device."""
+        self._common: asyncio.Task[Endpoint | str] | None = None
+        self._resolved: dict[tuple[str, int], tuple[int, Any]] = {}
+        """Family and address by host and port."""
+        self._tls = ssl.create_default_context()
+        if plan.insecure:
+            self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
+
+    async def dial(self, device: Device) -> str:
+        """Open a connection for a device, which is then told; return why there is none, or nothing.
+
+        Cancelling it means that it has taken too long, which is `TIMED_OUT`.
+        """
+        try:
+            endpoint = await self._find(device)
+            if isinstance(endpoint, str):
+                return endpoint
+            device.since = time.monotonic()
+            return await self._connect(device, endpoint)
+        except asyncio.CancelledError:
+            return TIMED_OUT
+
+    async def close(self) -> None:
+        """Give back what asking the OTA address needed."""
+        if self._common is not None:
+            self._common.cancel()
+        if self._http is not None:
+            await self._http.close()
+
+    # ------------------------------------------------------------ the OTA address
+
+    async def _find(self, device: Device) -> Endpoint | str:
+        """Return where the device connects to; a string says why that is unknown."""
+        if not self._asks:
+            return Endpoint(self._plan.target, self._plan.token)
+        known = self._known.get(device.number)
+        if known is not None:
+            return known
+        if not self._plan.ota_once:
+            found = await self._ask(device)
+        else:
+            if self._common is None or (self._common.done() and isinstance(self._common.result(), str)):
+                self._common = asyncio.create_task(self._ask(device))
+            found = await asyncio.shield(self._common)
+        if isinstance(found, Endpoint) and not self._plan.ota_once:
+            self._known[device.number] = found
+        return found
+
+    async def _ask(self, device: Device) -> Endpoint | str:
+        identity = identity_of(device.number, self._plan.family)
+        if self._http is None:
+            self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+        began = time.monotonic()
+        try:
+            async with self._http.post(
+                self._plan.target,
+                data=identity.ota_body(),
+                headers=identity.ota_headers(),
+                allow_redirects=False,
+                ssl=not self._plan.insecure,
+            ) as response:
+                body = await response.content.read(MAX_REPLY_BYTES)
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return f"OTA: {_reason(error)}"
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return BUSY
+        if status != HTTPStatus.OK:
+            return f"OTA answered {status}"
+        device.tally.time(Stage.OTA, (time.monotonic() - began) * 1000)
+        found = read_reply(body)
+        if isinstance(found, Endpoint) and self._plan.token:
+            found = Endpoint(found.url, self._plan.token)
+        return found
+
+    # ------------------------------------------------------------ the WebSocket
+
+    async def _connect(self, device: Device, endpoint: Endpoint) -> str:
+        parts = urlsplit(endpoint.url)
+        secure = parts.scheme == "wss"
+        identity = identity_of(device.number, self._plan.family)
+        headers = identity.websocket_headers(endpoint.token, self._plan.scenario.protocol)
+        device.state = State.CONNECTING
+        connection: socket.socket | None = None
+        try:
+            connection = await self._socket(
+                parts.hostname or "", parts.port or (443 if secure else 80), device
+            )
+            _, listener = await picows.ws_connect(
+                lambda: device,
+                endpoint.url,
+                # Firmware names the host without its port.
+                extra_headers={"Host": parts.hostname or "", **headers},
+                max_redirects=0,
+                max_frame_size=MAX_FRAME_BYTES,
+                read_buffer_init_size=READ_BUFFER,
+                websocket_handshake_timeout=None,
+                logger_name=_QUIET,
+                socket_factory=lambda _: connection,
+                use_aiofastnet=False,  # its transport takes 5 kB more of each idle device
+                **self._tls_options(secure),
+            )
+        except asyncio.CancelledError:
+            _cut(connection)
+            raise
+        except (picows.WSError, OSError, ValueError) as error:
+            _cut(connection)
+            return _reason(error)
+        return "" if listener is device else HUNG_UP  # picows has none when the server hangs up
+
+    def _tls_options(self, secure: bool) -> dict[str, Any]:
+        return {"ssl_context": self._tls, "ssl_handshake_timeout": TLS_TIMEOUT_S} if secure else {}
+
+    async def _socket(self, host: str, port: int, device: Device) -> socket.socket:
+        """Return a socket that is connected. Raises OSError."""
+        family, address = await self._resolve(host, port)
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            source = self._plan.sources[device.number % len(self._plan.sources)]
+            if source and family == socket.AF_INET:
+                connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+                connection.bind((source, 0))
+            await asyncio.get_running_loop().sock_connect(connection, address)
+        except (OSError, asyncio.CancelledError):
+            connection.close()
+            raise
+        return connection
+
+    async def _resolve(self, host: str, port: int) -> tuple[int, Any]:
+        known = self._resolved.get((host, port))
+        if known is None:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            known = (int(found[0][0]), found[0][4])
+            if len(self._resolved) < MAX_ENDPOINTS:
+                self._resolved[host, port] = known
+        return known
+
+
+def _cut(connection: socket.socket | None) -> None:
+    """End a connection that its transport may own by now, so that it is the transport which closes it."""
+    if connection is not None:
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it was never connected, or is gone already
+
+
+def _reason(error: BaseException) -> str:
+    """Name a failure for the table of errors: few words, and the same for the same thing."""
+    while isinstance(error, aiohttp.ClientConnectorError) and error.os_error is not None:
+        error = error.os_error
+    if isinstance(error, picows.WSHandshakeError) and error.response is not None:
+        status = int(error.response.status)
+        return BUSY if status == HTTPStatus.SERVICE_UNAVAILABLE else f"refused with {status}"
+    for kinds, text in _KINDS:
+        if isinstance(error, kinds):
+            return text
+    if isinstance(error, OSError) and error.errno is not None:
+        return _REASONS.get(error.errno, os.strerror(error.errno).lower())
+    return type(error).__name__

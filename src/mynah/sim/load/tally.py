@@ -1,0 +1,141 @@
+"""What the devices of one process went through, counted: the running sum of a step, and how several become one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from mynah.sim.load.histogram import Histogram
+from mynah.sim.load.record import Frames, Outcomes, Stage, Step
+
+MAX_KINDS: Final = 50
+"""Kinds of errors that are told apart: a server may close with 64 k different codes. What is beyond is ``other``."""
+
+_CONNECTING: Final = (Stage.OTA, Stage.CONNECT, Stage.HELLO)
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """Counts since a step began; those of turns and audio since it is held (see `hold`)."""
+
+    step: int = 0
+    """Number of the step; 0 before the first."""
+    held: bool = False
+    connected: int = 0
+    """Devices that have said hello and were answered, now."""
+    talking: int = 0
+    """Devices in the middle of a turn, now."""
+    untried: int = 0
+    """Devices that have not tried to connect, or are at it for the first time, now."""
+    ramp_s: float = 0.0
+    """From the beginning of the step until all its devices had tried to connect; 0 while they have not."""
+    attempted: int = 0
+    """Connections, with their hello; those that were told to come back later do not count."""
+    succeeded: int = 0
+    turns: int = 0
+    answered: int = 0
+    lost: int = 0
+    hung_up: int = 0
+    busy: int = 0
+    sent: int = 0
+    received: int = 0
+    late: int = 0
+    dry: int = 0
+    worst_gap_ms: float = 0.0
+    overflow: int = 0
+    times: dict[Stage, Histogram] = {}
+    """In ms."""
+    jitter: Histogram = msgspec.field(default_factory=Histogram)
+    """In ms."""
+    lag: Histogram = msgspec.field(default_factory=Histogram)
+    """Of the process's event loop, in ms."""
+    worst_lag_ms: float = 0.0
+    """Since the last look."""
+    errors: dict[str, int] = {}
+    faults: dict[str, int] = {}
+
+    def hold(self) -> None:
+        """The ramp is over: turns and audio are counted from here."""
+        fresh = Tally()
+        for name in ("turns", "answered", "sent", "received", "late", "dry", "worst_gap_ms", "overflow"):
+            setattr(self, name, getattr(fresh, name))
+        self.jitter, self.lag = Histogram(), Histogram()
+        self.times = {stage: times for stage, times in self.times.items() if stage in _CONNECTING}
+        self.held = True
+
+    def time(self, stage: Stage, ms: float) -> None:
+        """Note how long something took."""
+        known = self.times.get(stage)
+        if known is None:
+            known = self.times[stage] = Histogram()
+        known.add(ms)
+
+    def error(self, kind: str, count: int = 1) -> None:
+        """Count a failure."""
+        _count(self.errors, kind, count)
+
+    def fault(self, name: str, count: int = 1) -> None:
+        """Count something that a device suffered, by its name in `mynah.sim.counters.Counters`."""
+        _count(self.faults, name, count)
+
+    def merge(self, other: Tally) -> None:
+        """Add what another process has counted in the same step."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.step, self.held = max(self.step, other.step), self.held or other.held
+        self.ramp_s = max(self.ramp_s, other.ramp_s)
+        self.worst_gap_ms = max(self.worst_gap_ms, other.worst_gap_ms)
+        self.worst_lag_ms = max(self.worst_lag_ms, other.worst_lag_ms)
+        for stage, times in other.times.items():
+            self.times.setdefault(stage, Histogram()).merge(times)
+        self.jitter.merge(other.jitter)
+        self.lag.merge(other.lag)
+        for kind, count in other.errors.items():
+            self.error(kind, count)
+        for name, count in other.faults.items():
+            self.fault(name, count)
+
+    def step_record(self, step: Step) -> Step:
+        """Return the step with what was counted filled in."""
+        return msgspec.structs.replace(
+            step,
+            connected=self.connected,
+            connections=Outcomes(attempted=self.attempted, succeeded=self.succeeded),
+            turns=Outcomes(attempted=self.turns, succeeded=self.answered),
+            lost=self.lost,
+            hung_up=self.hung_up,
+            busy=self.busy,
+            times={stage: times.distribution() for stage, times in self.times.items()},
+            frames=Frames(
+                sent=self.sent,
+                received=self.received,
+                late=self.late,
+                dry=self.dry,
+                worst_gap_ms=self.worst_gap_ms,
+                overflow=self.overflow,
+            ),
+            jitter=self.jitter.distribution(),
+            lag=self.lag.distribution(),
+            errors=dict(sorted(self.errors.items(), key=lambda item: (-item[1], item[0]))),
+            faults=dict(sorted(self.faults.items())),
+        )
+
+
+_SUMS: Final = (
+    "connected", "talking", "untried", "attempted", "succeeded", "turns", "answered", "lost", "hung_up", "busy",
+    "sent", "received", "late", "dry", "overflow",
+)  # fmt: skip
+
+
+def merged(tallies: list[Tally]) -> Tally:
+    """Return the sum of what several processes have counted."""
+    total = Tally()
+    for tally in tallies:
+        total.merge(tally)
+    return total
+
+
+def _count(counts: dict[str, int], name: str, count: int) -> None:
+    if name not in counts and len(counts) >= MAX_KINDS:
+        name = "other"
+    counts[name] = counts.get(name, 0) + count

@@ -1,0 +1,190 @@
+"""`mynah loadtest`: arguments, exit codes, and what people read."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from mynah.cli import app
+from mynah.errors import ConfigError
+from mynah.sim.load import command as module
+from mynah.sim.load import report as reports
+from mynah.sim.load.command import _ADVICE, LoadtestOptions, main, scenario_of, summarise
+from mynah.sim.load.record import Bottleneck, Check, Knee, LoadReport, Machine, Step, Warned
+from mynah.sim.load.scenario import BUILT_IN, Behaviour
+from mynah.wire.messages import ListenMode
+
+from ..scripted import ScriptedServer, silent
+
+URL = "ws://127.0.0.1:8000/xiaozhi/v1/"
+
+PASSED = LoadReport(
+    target=URL, passed=True, steps=[Step(number=1, devices=5, connected=5)], bottleneck=Bottleneck.NONE
+)
+
+
+def test_the_command_line_wins_over_the_scenario() -> None:
+    options = LoadtestOptions(
+        url=URL,
+        scenario="standard",
+        behaviour=Behaviour.TALK,
+        duration_s=3,
+        rate=7,
+        mode=ListenMode.MANUAL,
+        protocol=2,
+    )
+    wanted = scenario_of(options)
+    assert (wanted.behaviour, wanted.hold_s, wanted.connects_per_s) == (Behaviour.TALK, 3, 7)
+    assert (wanted.mode, wanted.protocol, wanted.steps) == (ListenMode.MANUAL, 2, BUILT_IN["standard"].steps)
+    assert scenario_of(LoadtestOptions(url=URL)) == BUILT_IN["quick"]
+
+
+def test_steps() -> None:
+    def steps(**given: object) -> tuple[int, ...]:
+        return scenario_of(LoadtestOptions(url=URL, scenario="standard", **given)).steps  # type: ignore[arg-type]
+
+    assert steps() == (100, 500, 1000, 2000)
+    assert steps(devices=700) == (100, 500, 700)
+    assert steps(devices=30) == (30,)
+    assert steps(devices=9000) == (100, 500, 1000, 2000, 9000)
+    assert steps(steps="5, 50") == (5, 50)
+    with pytest.raises(ConfigError, match="--steps 5,x: write numbers"):
+        steps(steps="5,x")
+    with pytest.raises(ConfigError, match="steps: write them in ascending order"):
+        steps(steps="50,5")
+
+
+def test_who_talks_is_given_the_time() -> None:
+    assert scenario_of(LoadtestOptions(url=URL, behaviour=Behaviour.MIXED)).hold_s == 20.0
+    assert scenario_of(LoadtestOptions(url=URL, behaviour=Behaviour.IDLE)).hold_s == 10.0
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "mqtt://host/", "ws://"])
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(ConfigError, match="give the address of a server: ws://"):
+        main(LoadtestOptions(url=url))
+
+
+@pytest.mark.parametrize(
+    ("made", "code"),
+    [
+        (PASSED, 0),
+        (msgspec.structs.replace(PASSED, passed=False, reasons=["too slow"]), 1),
+        (msgspec.structs.replace(PASSED, passed=False, interrupted=True), 130),
+    ],
+)
+def test_exit_codes_and_json(
+    made: LoadReport,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "run", lambda *_: made)
+    folder = tmp_path / "report"
+    assert main(LoadtestOptions(url=URL, json=True, report=str(folder))) == code
+    printed, complaints = capsys.readouterr()
+    assert msgspec.json.decode(printed, type=LoadReport) == made
+    assert complaints == ""
+    assert reports.read(folder) == made
+    assert main(LoadtestOptions(url=URL, report="")) == code
+    assert "report:" not in capsys.readouterr().out
+
+
+def test_without_a_name_the_folder_has_the_time_in_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "run", lambda *_: PASSED)
+    assert main(LoadtestOptions(url=URL)) == 0
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.startswith("loadtest-20")
+    assert {file.name for file in folder.iterdir()} == {"report.json", "report.html"}
+
+
+def test_secrets_stay_out_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["mynah", "loadtest", "ws://me:pass@h/x?key=1", "--token=secret"])
+    said = module._command(LoadtestOptions(url="ws://me:pass@h/x?key=1", token="secret"))
+    assert said == "mynah loadtest ws://me:…@h/x?… --token=…"
+
+
+def test_looking_at_the_machine_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = [Check(name="open files", ok=False, found="10", wanted="600", remedy="ulimit -n 600")]
+    monkeypatch.setattr(module, "look", lambda *_: Machine(cores=2, checks=checks))
+    assert main(LoadtestOptions(url=URL, check=True)) == 0
+    assert "better not open files 10 (wanted: 600)" in " ".join(capsys.readouterr().out.split())
+    checks[0] = msgspec.structs.replace(checks[0], fatal=True)
+    assert main(LoadtestOptions(url=URL, check=True, json=True)) == 1
+    assert json.loads(capsys.readouterr().out)["checks"][0]["remedy"] == "ulimit -n 600"
+
+
+def test_comparing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        reports.write(PASSED, tmp_path / name)
+    both = (tmp_path / "a" / "report.json", tmp_path / "b")
+    assert main(LoadtestOptions(compare=both, report=str(tmp_path / "c"))) == 0
+    page = capsys.readouterr().out.removeprefix("comparison: ").strip()
+    assert Path(page).is_file()
+    with pytest.raises(ConfigError, match="needs a folder"):
+        main(LoadtestOptions(compare=both, report=""))
+
+
+def test_a_summary_ends_with_what_to_do_next() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    made = msgspec.structs.replace(
+        PASSED,
+        passed=False,
+        reasons=["step 1: [x] failed"],
+        knee=Knee(step=2, devices=400, talkers=40, sign="the first audio doubled"),
+        bottleneck=Bottleneck.SERVER_CORE,
+        evidence="98 % of a core",
+        warnings=[Warned(at_s=3.2, text="[swap] is used")],
+    )
+    summarise(made, Path("x/report.html"), console)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert "knee: good up to 400 devices (40 talking); then the first audio doubled" in lines
+    assert "bottleneck: one core: 98 % of a core" in lines
+    assert "warning at 3 s: [swap] is used" in lines
+    assert "not passed: step 1: [x] failed" in lines
+    assert lines[-2:] == ["report: x/report.html", f"next: {_ADVICE[Bottleneck.SERVER_CORE]}"]
+    assert set(_ADVICE) == set(Bottleneck)
+
+
+def test_mistakes_end_with_2() -> None:
+    for arguments in (["loadtest", URL, "--mode", "psychic"], ["loadtest", URL, "--devices", "0"]):
+        assert CliRunner().invoke(app, arguments).exit_code == 2
+    done = subprocess.run(
+        [sys.executable, "-m", "mynah.cli", "loadtest", URL, "--scenario", "nothing"],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("mynah: there is no scenario 'nothing'")
+    assert done.stdout == ""
+
+
+@pytest.mark.e2e
+def test_the_whole_command(tmp_path: Path) -> None:
+    with ScriptedServer(silent).in_thread() as server:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "mynah.cli", "loadtest", server.ws_url, "--steps", "3", "--duration", "1",
+                "--report", str(tmp_path / "report"),
+            ],
+            check=False, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+    assert "step 1 (3 devices): passed" in done.stderr
+    assert f"report: {tmp_path / 'report' / 'report.html'}" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("next: ")
+    assert done.returncode == 0
+    assert reports.read(tmp_path / "report").steps[0].connected == 3

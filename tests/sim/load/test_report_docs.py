@@ -1,0 +1,68 @@
+"""The guides show scenarios and thresholds that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from mynah import cli
+from mynah.sim.load.record import Bottleneck
+from mynah.sim.load.scenario import BUILT_IN, Behaviour, Scenario, Thresholds, load_scenario
+from mynah.sim.load.words import words
+
+DOCS = Path(__file__).parents[3] / "docs"
+PAGES = {
+    "en": (DOCS / "load-testing.md").read_text("utf-8"),
+    "zh": (DOCS / "zh/load-testing.md").read_text("utf-8"),
+}
+
+each_language = pytest.mark.parametrize("language", PAGES)
+
+
+@each_language
+def test_the_shown_scenario_loads_and_names_every_key(language: str, tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```yml\n(.*?)^```$", PAGES[language], re.MULTILINE | re.DOTALL)
+    file = tmp_path / "evening.yaml"
+    file.write_text(block, "utf-8")
+    found = load_scenario(str(file))
+    assert found.language == language
+    assert found.thresholds.first_audio_p95_ms == 900
+    assert not [key for key in Scenario.__struct_fields__ if f"{key}:" not in block]
+
+
+@each_language
+def test_built_in_scenarios_are_told_as_they_are(language: str) -> None:
+    for name, scenario in BUILT_IN.items():
+        (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", PAGES[language], re.MULTILINE)
+        steps, hold, rate = row.split("|")
+        found = [int(step.replace(" ", "")) for step in re.split("[,、]", steps)]
+        assert tuple(found) == scenario.steps
+        assert int(hold.split()[0]) == scenario.hold_s
+        assert int(rate) == scenario.connects_per_s
+
+
+@each_language
+def test_thresholds_and_their_defaults_are_told(language: str) -> None:
+    for name in Thresholds.__struct_fields__:
+        (default,) = re.findall(rf"^\| `{name}` \| ([^|]*) \|", PAGES[language], re.MULTILINE)
+        value = getattr(Thresholds(), name)
+        if value is None:
+            assert not default[0].isdigit()
+        else:
+            assert float(default) == value
+
+
+@each_language
+def test_every_behaviour_option_and_bottleneck_is_told(language: str) -> None:
+    page = PAGES[language]
+    assert not [one for one in Behaviour if f"| `{one}` |" not in page]
+    command = typer.main.get_command(cli.app).commands["loadtest"]  # type: ignore[attr-defined]
+    options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+    assert len(options) > 10
+    assert not [option for option in options if f"`{option}" not in page]
+    told = [getattr(words(f"bottleneck_{one.name.lower()}"), language).split(",")[0] for one in Bottleneck]
+    if language == "en":
+        rows = page.partition("### What keeps it from more")[2].partition("###")[0]
+        grouped = rows.replace("file descriptors, local ports", "file descriptors | local ports")
+        assert not [name for name in told if name != "nothing was exhausted" and name not in grouped]

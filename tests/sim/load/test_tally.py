@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import msgspec
+
+from mynah.sim.load.record import Outcomes, Stage, Step
+from mynah.sim.load.tally import MAX_KINDS, Tally, merged
+
+
+def test_processes_add_up() -> None:
+    one = Tally(
+        step=2, connected=3, talking=1, attempted=5, succeeded=4, turns=2, answered=1, late=1, received=10
+    )
+    other = Tally(step=2, held=True, connected=4, attempted=4, succeeded=4, worst_gap_ms=80.0, ramp_s=2.0)
+    one.time(Stage.HELLO, 10.0)
+    other.time(Stage.HELLO, 30.0)
+    one.error("no hello")
+    other.error("no hello", 2)
+    other.fault("stray_audio")
+    total = merged([one, msgspec.msgpack.decode(msgspec.msgpack.encode(other), type=Tally)])
+    step = total.step_record(Step(number=2, devices=8))
+    assert step.connected == 7
+    assert step.connections == Outcomes(attempted=9, succeeded=8)
+    assert step.turns == Outcomes(attempted=2, succeeded=1)
+    assert step.times[Stage.HELLO].count == 2
+    assert step.frames.late_share == 0.1
+    assert step.frames.worst_gap_ms == 80.0
+    assert step.errors == {"no hello": 3}
+    assert step.faults == {"stray_audio": 1}
+    assert (total.ramp_s, total.held, total.step) == (2.0, True, 2)
+    assert one.errors == {"no hello": 1}, "what was added is not changed"
+
+
+def test_only_connections_outlive_the_ramp() -> None:
+    tally = Tally(attempted=3, succeeded=2, turns=4, answered=4, sent=9, received=9, late=2, connected=2)
+    tally.time(Stage.CONNECT, 1.0)
+    tally.time(Stage.TURN, 1.0)
+    tally.lag.add(5.0)
+    tally.hold()
+    assert (tally.attempted, tally.succeeded, tally.connected) == (3, 2, 2)
+    assert (tally.turns, tally.answered, tally.sent, tally.received, tally.late) == (0, 0, 0, 0, 0)
+    assert set(tally.times) == {Stage.CONNECT}
+    assert tally.lag.distribution().count == 0
+    assert tally.held
+
+
+def test_a_server_with_many_close_codes_does_not_fill_the_memory() -> None:
+    tally = Tally()
+    for code in range(10_000):
+        tally.error(f"closed with {code}")
+    assert len(tally.errors) == MAX_KINDS + 1
+    assert sum(tally.errors.values()) == 10_000
