@@ -53,7 +53,7 @@ from mynah.providers.turn.guard import GuardedTurnDetector
 from mynah.tools.base import Tool
 from mynah.tools.toolbox import Toolbox
 from mynah.wire.messages import Llm, Mcp, ServerMessage, Stt, TtsSentence, TtsStart, TtsStop
-from tests.virtual_time import InlineExecutor
+from tests.audio.inline_codec import InlineCodec
 
 VOICE = b"voice"
 HUSH = b"hush"
@@ -326,8 +326,8 @@ class Stage:
         self.recorder = Recorder()
         self.link = FakeLink()
         self.pacer = Pacer()
-        executor = InlineExecutor()
-        encoder: Callable[[], SpeechEncoder] = lambda: SpeechEncoder(executor, 16000, 16000, complexity=0)  # noqa: E731
+        codec = InlineCodec()
+        encoder: Callable[[], SpeechEncoder] = lambda: SpeechEncoder(codec, 16000, 16000)  # noqa: E731
         policy = TurnPolicy.from_phrases(["hey mynah"], ["goodbye"], greeting)
         self.services = Services(
             settings=settings or DialogueSettings("en", policy, 16000, no_voice_s=no_voice_s),

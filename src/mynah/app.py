@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,20 +17,24 @@ import uvloop
 from loguru import logger
 
 from mynah import observe
+from mynah.audio.pacer import PacerStats
+from mynah.collector import Collector
 from mynah.config import Settings
 from mynah.console.terminal import Terminal
 from mynah.dialogue.device_state import DeviceState
 from mynah.dialogue.outbox import Outbox
 from mynah.dialogue.reminders import Agenda
-from mynah.dialogue.services import VisionAccess
+from mynah.dialogue.services import Services, VisionAccess
 from mynah.dialogue.session import Session
 from mynah.engine import Engine
 from mynah.net.activation import ActivationService
 from mynah.net.address import WEBSOCKET_PATH, lan_address, vision_address
 from mynah.net.announce import AnnounceService
+from mynah.net.descriptors import fitting, raise_limit
 from mynah.net.devices import Devices
 from mynah.net.firmware import FirmwareDownloads, FirmwareFolder
 from mynah.net.http import DeviceHttp
+from mynah.net.metrics import MetricsService
 from mynah.net.ota import OtaService
 from mynah.net.owners import device_of
 from mynah.net.peer import Peer
@@ -40,6 +45,7 @@ from mynah.security.binding import BindingFile, Bindings
 from mynah.security.tls import server_context
 from mynah.security.tokens import Authenticator, TokenIssuer, signing_secret
 from mynah.security.vision_tokens import VisionGrant, VisionTokens
+from mynah.watch import Watch
 
 DRAIN_S = 10.0
 """How long running replies may go on after a stop was asked for."""
@@ -74,9 +80,13 @@ class App:
         self._binding_file: BindingFile | None = None
         self._outbox = Outbox(self._speaker)
         self._agenda = Agenda(self._outbox.announce)
-        self._engine = Engine(settings, observe.TurnLog(), self._agenda.of)
+        self._observation = observe.Observation(settings)
+        self._engine = Engine(settings, self._observation.observer, self._agenda.of)
         self._state: DeviceState | None = None
         self._warming: asyncio.Task[None] | None = None
+        self.watch: Watch | None = None
+        """How the process is doing."""
+        self._collector: Collector | None = None
         self._ready = False
         self.failed = False
         """The server stopped because it could not go on."""
@@ -102,20 +112,17 @@ class App:
             here = self.devices is not None and self.devices.find(grant.device_id) is not None
             return here or not authenticator.awaits_owner(grant.device_id, grant.client_id)
 
-        self.devices = Devices(
-            services,
-            authenticator,
-            settings.server.limits.max_connections,
-            vision,
-            self._agenda,
-            self._outbox,
-        )
+        self.devices = self._make_devices(services, authenticator, vision)
+        self.watch = self._make_watch(services)
         self._state = DeviceState(
             settings.data_dir / "device-state.json", self._agenda, services.profiles, services.allowance
         )
         self._state.start()
         self._websocket = WebsocketServer(
-            self.devices, max_message_bytes=settings.server.limits.max_message_bytes, tls=tls
+            self.devices,
+            max_message_bytes=settings.server.limits.max_message_bytes,
+            tls=tls,
+            on_refused=self._observation.on_refused,
         )
         ws_port = await self._websocket.start(settings.server.ip, settings.server.port)
         firmware = FirmwareFolder(settings.firmware_dir, expected=bool(settings.server.firmware_dir))
@@ -124,6 +131,7 @@ class App:
         routes = [*ActivationService(self.bindings).routes(), *FirmwareDownloads(firmware).routes()]
         token = settings.server.announce_token.get_secret_value()
         routes += AnnounceService(self.devices, token).routes()
+        routes += self._metrics(services, self.devices, self.watch).routes()
         pictures = VisionService(
             vision_tokens,
             self._engine.vllm,
@@ -134,6 +142,7 @@ class App:
         self._http = DeviceHttp(settings, ota, lambda: self._ready, routes, tls, pictures.routes)
         http_port = await self._http.start(settings.server.ip, settings.server.http_port)
         self.devices.start()
+        self.watch.start()
         self._warming = asyncio.create_task(self._engine.warm(services))
         self._ready = True
         host, secure = _local_host(settings.server.ip), "s" if tls else ""
@@ -145,8 +154,12 @@ class App:
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Finish running replies, then close everything. Safe after a failed `start`."""
         self._ready = False
+        if self._collector is not None:
+            self._collector.stop()
         if self._websocket is not None:
             await self._websocket.stop()
+        if self.watch is not None:
+            self.watch.stop()
         if self.devices is not None:
             await self.devices.drain(drain_s)
             self.devices.stop()
@@ -160,8 +173,16 @@ class App:
         if self._http is not None:
             await self._http.stop()
         await self._engine.stop()
+        await self._observation.stop()
         if self._binding_file is not None:
             await asyncio.to_thread(self._binding_file.close)
+
+    def settle(self) -> None:
+        """Take charge of the garbage collector, after `start`: for a server with a process of its own."""
+        assert self._websocket is not None
+        websocket, admission = self._websocket, self._engine.admission
+        self._collector = Collector(lambda: websocket.accepted, lambda: admission.talking)
+        self._collector.start()
 
     def _speaker(self, kept_as: str) -> Session | None:
         """Return the conversation of whom things are kept for under this name."""
@@ -173,6 +194,42 @@ class App:
         """Return how the conversations went, in a line."""
         tally = self._engine.tally
         return tally.summary() if tally is not None else ""
+
+    @property
+    def pacing(self) -> PacerStats:
+        """How punctually audio has left so far."""
+        return self._engine.pacing
+
+    def report(self) -> str:
+        """Return how much there is to do, and how the conversations went, a line each."""
+        load = self.watch.describe() if self.watch is not None else ""
+        return "\n".join(filter(None, (load, self.summary())))
+
+    def _make_devices(
+        self, services: Services, authenticator: Authenticator, vision: Callable[[Peer], VisionAccess]
+    ) -> Devices:
+        most, overload = self.settings.server.limits.max_connections, self.settings.server.overload
+        reserve = int(most * overload.reserve) if overload.enabled else 0
+        most = max(1, fitting(most + reserve) - reserve)
+        return Devices(services, authenticator, most, vision, self._agenda, self._outbox, reserve)
+
+    def _make_watch(self, services: Services) -> Watch:
+        engine = self._engine
+        return Watch(
+            engine.admission,
+            encoding=engine.encoding,
+            hearing=engine.ingest,
+            memory_limit=self.settings.server.overload.memory_mb << 20,
+            on_level=engine.adjust,
+            upkeep=partial(engine.keep_ready, services),
+            on_lag=self._observation.on_lag,
+        )
+
+    def _metrics(self, services: Services, devices: Devices, watch: Watch) -> MetricsService:
+        write = self._observation.attach(
+            services, self._engine.vllm, lambda: iter(devices), lambda: watch.signals, watch.memory_limit
+        )
+        return MetricsService(write, self.settings.server.metrics_token.get_secret_value())
 
     def on_fatal(self, call: Callable[[], None]) -> None:
         """Have ``call`` called when the server cannot go on: without the ingest worker nobody is heard any more."""
@@ -212,6 +269,7 @@ def _fill_standard_streams() -> None:
 
 async def _serve(settings: Settings) -> int:
     observe.configure(settings)
+    raise_limit()
     for notice in settings.notices:
         log.info("{}", notice)
     app = App(settings)
@@ -230,7 +288,8 @@ async def _serve(settings: Settings) -> int:
         if addresses is not None:
             assert app.devices is not None
             app.on_fatal(stop.set)
-            Terminal(app.devices, stop.set, None, app.bindings, app.summary).start()
+            app.settle()
+            Terminal(app.devices, stop.set, None, app.bindings, app.report).start()
             sys.stdout.write(addresses.ready_line() + "\n")
             sys.stdout.flush()
             _say_where(settings, addresses)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 from loguru import logger
 
+from mynah.audio.codec_pool import CodecThreads, cores
 from mynah.audio.echo import choose
 from mynah.audio.encode import EncoderPool, SpeechEncoder
 from mynah.audio.ingest import Ingest
-from mynah.audio.pacer import Pacer
+from mynah.audio.pacer import Pacer, PacerStats
 from mynah.config import Settings
+from mynah.dialogue.admission import Admission, Bounds, Level, Thresholds
 from mynah.dialogue.allowance import DailyAllowance
 from mynah.dialogue.completeness import judge
 from mynah.dialogue.continuity import Conversations
@@ -29,6 +30,7 @@ from mynah.dialogue.speak import Voice
 from mynah.dialogue.speculation import Speculation
 from mynah.dialogue.tally import TurnTally
 from mynah.dialogue.turn import TurnPolicy
+from mynah.dialogue.turned_away import BUSY
 from mynah.dialogue.wording import Replacements, spoken
 from mynah.errors import MynahError
 from mynah.providers import registry
@@ -52,13 +54,15 @@ from mynah.tools.base import Reminders
 from mynah.tools.loader import load_plugins
 from mynah.tools.toolbox import Toolbox
 
-CODEC_THREADS = 2
-"""Opus encoding releases the GIL; more threads than a small machine has cores only add switching."""
+CODEC_THREADS = min(max(cores() // 2, 1), 2)
+"""One encodes for 800 devices that speak at the same moment, more than the event loop can serve. On two cores a second
+one only gets in the loop's way: with 400 of them, first audio took twice as long, and three times as many frames were
+late."""
 LOCAL_ASR_TIMEOUT_S = 10.0
 """A recogniser on this machine is not unreachable, only busy: its text is worth waiting for longer."""
 MAX_NO_VOICE_S = 100.0
 """Firmware takes a connection without data for dead after 120 s; we close before 110, and look every 5 s."""
-READY_PHRASES = ("greeting", "filler", "farewell", "nothing_heard", "error_provider", "error_timeout")
+READY_PHRASES = (BUSY, "greeting", "filler", "farewell", "nothing_heard", "error_provider", "error_timeout")
 """Texts that are synthesised at the start: greetings and fillers must come at once, apologies when a voice is down."""
 
 log = logger.bind(tag="app")
@@ -75,11 +79,21 @@ class Engine:
         self._observer = observer
         self._reminders = reminders
         self._providers: list[Provider[Any]] = []
-        self._codec = ThreadPoolExecutor(CODEC_THREADS, "codec")
+        self._codec = CodecThreads(CODEC_THREADS)
         self._pacer: Pacer | None = None
         self.ingest: Ingest | None = None
         self.vllm: GuardedVllm | None = None
         self.tally: TurnTally | None = None
+        self.admission = _admission(settings)
+        """How much there is to do, and who may begin a conversation."""
+        self._speculation = Speculation(settings.conversation.speculation)
+        self._calm = asyncio.Event()
+        self._calm.set()
+
+    @property
+    def pacing(self) -> PacerStats:
+        """How punctually audio has left so far."""
+        return self._pacer.stats if self._pacer is not None else PacerStats()
 
     async def start(self) -> Services:
         """Start everything. Raises ConfigError and ProviderError; call `stop` also then."""
@@ -109,6 +123,7 @@ class Engine:
         )
         self.ingest = Ingest(engine)
         self.ingest.start()
+        self._codec.start()
         self._pacer = Pacer()
         return self._services(vad, asr, llm, tts, intent, memory, detector)
 
@@ -129,10 +144,10 @@ class Engine:
         rate = (
             audio.sample_rate if audio.sample_rate != "auto" else _downlink_rate(tts.capabilities.sample_rate)
         )
-        pool = EncoderPool()
+        encoders = EncoderPool()
 
         def encoder() -> SpeechEncoder:
-            return SpeechEncoder(self._codec, tts.capabilities.sample_rate, rate, pool=pool)
+            return SpeechEncoder(self._codec, tts.capabilities.sample_rate, rate, encoders=encoders)
 
         for words in ("a", "好"):
             judge(words)  # reads its word lists: not in the middle of a conversation
@@ -143,8 +158,7 @@ class Engine:
         def now() -> datetime:
             return datetime.now(settings.zone())
 
-        speculation = Speculation(conversation.speculation)
-        self.tally = TurnTally(self._observer, speculation)
+        self.tally = TurnTally(self._observer, self._speculation)
         return Services(
             settings=_dialogue_settings(settings, rate),
             ingest=self.ingest,
@@ -163,11 +177,12 @@ class Engine:
             ),
             allowance=DailyAllowance(settings.device_max_output_size, lambda: now().date()),
             profiles=Profiles(),
-            speculation=speculation,
+            speculation=self._speculation,
             delays=Delays(),
             reminders=self._reminders,
             turn_detector=detector,
             echo=choose(conversation.echo_cancellation),
+            admission=self.admission,
         )
 
     async def stop(self) -> None:
@@ -182,18 +197,15 @@ class Engine:
         for error in ended:
             if isinstance(error, BaseException):
                 log.warning("a provider did not stop cleanly: {}", error)
-        self._codec.shutdown(wait=False, cancel_futures=True)
+        self._codec.stop()
 
     async def warm(self, services: Services) -> None:
         """Have the phrases ready that people should hear at once: greetings, fillers, apologies."""
-        languages = ("en", "zh") if self.settings.language == "auto" else (services.settings.language,)
-        phrases = [
-            (phrase, language)
-            for key in READY_PHRASES
-            for language in languages
-            for phrase in variants(key, language)
-        ]
-        failures = await services.voice.warm(phrases)
+        phrases = [phrase for key in READY_PHRASES for phrase in self._phrases(key)]
+        failures = 0
+        for phrase in phrases:
+            await self._calm.wait()  # those who talk now go first
+            failures += await services.voice.warm([phrase])
         if failures:
             log.warning(
                 "{} of {} phrases could not be prepared: the voice {} does not answer",
@@ -201,6 +213,29 @@ class Engine:
                 len(phrases),
                 services.voice.tts.name,
             )
+
+    @property
+    def encoding(self) -> CodecThreads:
+        """What encodes; `mynah.watch` looks at how long audio waits for it."""
+        return self._codec
+
+    def adjust(self, level: Level) -> None:
+        """Do more or less, as fits the level."""
+        self._speculation.paused = level is not Level.NORMAL
+        if level is Level.NORMAL:
+            self._calm.set()
+        else:
+            self._calm.clear()
+
+    def keep_ready(self, services: Services) -> None:
+        """Call now and then: what is said to whom there is no room for must not be the least recently used phrase."""
+        for phrase, language in self._phrases(BUSY):
+            services.voice.knows(phrase, language)
+
+    def _phrases(self, key: str) -> list[tuple[str, str]]:
+        """Return the sentences of a text in all languages that are spoken, with the language of each."""
+        languages = ("en", "zh") if self.settings.language == "auto" else (_language(self.settings),)
+        return [(phrase, language) for language in languages for phrase in variants(key, language)]
 
     def _turn_detector(self) -> GuardedTurnDetector | None:
         if not self.settings.selected_module.TurnDetector:
@@ -266,6 +301,16 @@ def _dialogue_settings(settings: Settings, rate: int) -> DialogueSettings:
         max_silence_ms=conversation.endpointing.max_silence_ms,
         fillers=conversation.fillers,
     )
+
+
+def _admission(settings: Settings) -> Admission:
+    overload = settings.server.overload
+    thresholds = Thresholds(
+        lag_s=Bounds(overload.tense_lag_ms / 1000, overload.full_lag_ms / 1000),
+        queue_s=Bounds(overload.tense_queue_ms / 1000, overload.full_queue_ms / 1000),
+        always=overload.always,
+    )
+    return Admission(thresholds, enabled=overload.enabled)
 
 
 def _guarded_asr(asr: AsrProvider[Any], timeout_s: float) -> GuardedAsr:

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from mynah.audio import ingest_stream as module
-from mynah.audio.ingest import MAX_PENDING_PER_STREAM, Decision, Ingest
+from mynah.audio.ingest import MAX_PENDING_PER_STREAM, MAX_REST_S, REST_FACTOR, Decision, Ingest
 from mynah.errors import ProviderError
-from tests.audio.uplink import LevelEngine, Sink, decoded, flushed, running, speech, until
+from tests.audio.uplink import LevelEngine, SequenceEngine, Sink, decoded, flushed, running, speech, until
 
 
 @pytest.mark.parametrize("frame_ms", [20, 40, 60])
@@ -76,6 +76,81 @@ async def test_an_idle_worker_hands_over_at_once_and_a_busy_one_at_the_interval(
         await flushed(stream, sink)
         assert time.monotonic() - begin < 0.5, "a flush does not wait for the interval"
         assert [kind for kind, _ in sink.log] == ["pcm", "pcm", "pcm", "flushed"]
+
+
+def test_the_worker_rests_for_a_multiple_of_what_a_batch_cost_but_not_for_long() -> None:
+    ingest = Ingest(LevelEngine())
+    assert ingest._rest(0.0005) == pytest.approx(0.0005 * REST_FACTOR)
+    assert ingest._rest(1.0) == MAX_REST_S
+    assert Ingest(LevelEngine(), interval_s=0.02)._rest(1.0) == 0.02
+
+
+async def test_audio_arrives_whole_when_the_worker_chooses_its_rests() -> None:
+    sinks = [Sink() for _ in range(20)]
+    packets = [speech(12, seed=index) for index in range(20)]
+    async with running(LevelEngine(), interval_s=None) as ingest:
+        streams = [ingest.open(sink) for sink in sinks]
+        for round_ in zip(*packets, strict=True):
+            for stream, packet in zip(streams, round_, strict=True):
+                stream.push(packet)
+            await asyncio.sleep(0.003)
+        for stream, sink in zip(streams, sinks, strict=True):
+            await flushed(stream, sink)
+    for sink, mine in zip(sinks, packets, strict=True):
+        assert sink.pcm == decoded(mine)
+        assert len(sink.probabilities) == 12 * 960 // 512
+
+
+async def test_an_engine_of_sequences_gets_a_streams_chunks_in_one_call_and_in_order() -> None:
+    engines = LevelEngine(), SequenceEngine()
+    heard = []
+    for engine in engines:
+        sinks = [Sink() for _ in range(3)]
+        async with running(engine, interval_s=0.1) as ingest:
+            streams = [ingest.open(sink) for sink in sinks]
+            for index, stream in enumerate(streams):
+                for packet in speech(4, seed=index):
+                    stream.push(packet)
+                stream.flush("middle")
+                stream.push(speech(1, seed=9)[0])
+            for stream, sink in zip(streams, sinks, strict=True):
+                await flushed(stream, sink)
+        heard.append([(sink.pcm, sink.probabilities, sink.levels, sink.flushed) for sink in sinks])
+    assert heard[0] == heard[1]
+    first, second = (
+        [np.concatenate(chunks).tolist() for chunks in engine.seen.values()] for engine in engines
+    )
+    assert first == second
+
+
+async def test_the_age_of_what_waits_is_known() -> None:
+    engine, sink = LevelEngine(), Sink()
+    async with running(engine) as ingest:
+        assert ingest.queue_age_s == 0
+        engine.gate = threading.Event()
+        stream, other = ingest.open(sink), ingest.open(Sink())
+        stream.push(speech(1)[0])
+        await until(lambda: stream.pending == 0)  # in the worker's hands, but not done
+        await asyncio.sleep(0.03)
+        other.push(speech(1)[0])
+        assert 0.03 <= ingest.queue_age_s < 5
+        await asyncio.sleep(0.03)
+        assert 0.06 <= ingest.queue_age_s < 5
+        engine.gate.set()
+        await until(lambda: bool(sink.pcm))
+        await until(lambda: ingest.queue_age_s == 0)
+
+
+async def test_the_age_of_what_waits_in_the_ring_counts_from_its_oldest() -> None:
+    ingest = Ingest(LevelEngine(), asyncio.get_running_loop())  # not started: nothing is taken
+    first, second = ingest.open(Sink()), ingest.open(Sink())
+    first.push(speech(1)[0])
+    await asyncio.sleep(0.03)
+    first.push(speech(1)[0])
+    second.push(speech(1)[0])
+    assert 0.03 <= ingest.queue_age_s < 5
+    ingest.stop()
+    assert ingest.queue_age_s == 0
 
 
 async def test_audio_before_and_after_a_flush_in_one_batch() -> None:
@@ -150,7 +225,7 @@ async def test_the_newest_packet_is_dropped_when_too_many_are_pending() -> None:
         for packet in packets:
             stream.push(packet)
         assert stream.pending == MAX_PENDING_PER_STREAM
-        assert ingest.stats.dropped_packets == 10
+        assert ingest.stats.dropped_packets == ingest.stats.dropped_stream == 10
         engine.gate.set()
         await flushed(stream, sink)
         assert sink.pcm == decoded(packets[:MAX_PENDING_PER_STREAM])
@@ -168,13 +243,14 @@ async def test_memory_of_what_waits_is_bounded_per_stream_and_in_all(monkeypatch
         for _ in range(100):
             stream.push(stuffed)
         assert stream.pending == module.MAX_PENDING_BYTES_PER_STREAM // (len(stuffed) + 64)
-        assert ingest.stats.dropped_packets == 100 - stream.pending
+        assert ingest.stats.dropped_packets == ingest.stats.dropped_stream == 100 - stream.pending
         monkeypatch.setattr(
             module, "MAX_PENDING_BYTES", module.MAX_PENDING_BYTES_PER_STREAM + 2 * len(stuffed)
         )
         for _ in range(5):
             other.push(stuffed)
         assert 1 <= other.pending <= 3
+        assert ingest.stats.dropped_overload == 5 - other.pending
         engine.gate.set()
         await until(lambda: stream.pending == other.pending == 0)
         dropped = ingest.stats.dropped_packets

@@ -23,7 +23,7 @@ async def test_what_exceeds_the_credit_is_dropped_and_the_credit_comes_back() ->
     for _ in range(burst + 50):
         stream.push(packet)
     assert stream.pending == pytest.approx(burst, abs=1)
-    assert ingest.stats.dropped_packets == burst + 50 - stream.pending
+    assert ingest.stats.dropped_packets == ingest.stats.dropped_credit == burst + 50 - stream.pending
     other.push(packet)
     assert other.pending == 1, "each stream has its own credit"
     before = stream.pending
@@ -57,6 +57,7 @@ async def test_the_credit_counts_pcm_by_its_length() -> None:
         stream.push_pcm(second, 24000)
     assert stream.pending == pytest.approx(10 * BURST_S, abs=1)
     assert stream.pending + ingest.stats.dropped_packets == 100
+    assert ingest.stats.dropped_credit == ingest.stats.dropped_packets
     stream.push(speech(1)[0])
     assert ingest.stats.dropped_packets == pytest.approx(100 - 10 * BURST_S + 1, abs=1), "one credit for both"
 

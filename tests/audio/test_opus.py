@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from mynah.audio.opus import (
     LEGAL_FRAME_MS,
     MAX_PACKET_MS,
+    SPEECH_BITRATE,
     Application,
+    Effort,
     OpusDecoder,
     OpusEncoder,
     OpusLibrary,
@@ -182,3 +184,52 @@ def test_codecs_work_in_parallel_threads() -> None:
     for thread in threads:
         thread.join()
     assert packets[0] == packets[1] == packets[2] == packets[3]
+
+
+@both
+def test_the_complexity_may_change_between_frames(library: OpusLibrary) -> None:
+    """What was encoded with a change in its midst decodes without a click: about as well as what had none."""
+    t = np.arange(24000) / 16000
+    sound = 6000 * np.sin(2 * np.pi * 220 * t) + 3000 * np.sin(2 * np.pi * 690 * t)
+    pieces = frames(sound.astype("<i2").tobytes(), 1920)
+
+    def error(efforts: list[Effort]) -> float:
+        encoder = OpusEncoder(16000, 60, efforts[0], SPEECH_BITRATE, library=library)
+        decoder = OpusDecoder(16000, library=library)
+        decoded = b""
+        for piece, effort in zip(pieces, efforts, strict=True):
+            encoder.tune(effort)
+            assert encoder.complexity == effort
+            decoded += decoder.decode(encoder.encode(piece))
+        heard = np.frombuffer(decoded, "<i2").astype(float)
+        late = max(range(50, 150), key=lambda k: float(sound[2000:20000] @ heard[2000 + k : 20000 + k]))
+        return float(np.max(np.abs(sound[2000:20000] - heard[2000 + late : 20000 + late])))
+
+    steady = max(error([Effort.LIGHT] * len(pieces)), error([Effort.FULL] * len(pieces)))
+    turns = [Effort.LIGHT if number // 3 % 2 else Effort.FULL for number in range(len(pieces))]
+    assert error(turns) < 1.5 * steady
+
+
+@both
+@pytest.mark.parametrize("rate", [16000, 24000])
+@pytest.mark.parametrize("effort", list(Effort))
+def test_at_the_bitrate_of_answers_the_transform_coder_is_used(
+    library: OpusLibrary, rate: int, effort: Effort
+) -> None:
+    """The other one costs three to seven times as much."""
+    encoder = OpusEncoder(rate, 60, effort, SPEECH_BITRATE, library=library)
+    packets = [encoder.encode(piece) for piece in frames(tone(rate, 600), encoder.frame_bytes)]
+    assert all(packet[0] >> 3 >= 16 for packet in packets)  # RFC 6716, table 2
+    assert all(packet_duration_ms(packet) == 60 for packet in packets)
+
+
+def test_an_impossible_complexity_is_refused() -> None:
+    with pytest.raises(AudioError, match="complexity 11"):
+        OpusEncoder(16000).tune(11)
+
+
+@both
+def test_holding_the_gil_makes_the_same_packets(library: OpusLibrary) -> None:
+    one, other = (OpusEncoder(16000, 60, library=library) for _ in range(2))
+    for piece in frames(tone(16000, 600), 1920):
+        assert one.encode(piece, hold_gil=True) == other.encode(piece)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mynah.audio.pacer import MAX_QUEUED_S, Pacer, Playback
+from mynah.audio.pacer import Pacer, Playback
 from tests.virtual_time import START, settle, virtual
 
 T = 0.06
@@ -73,6 +74,22 @@ async def test_the_lead_goes_at_once_and_the_rest_on_the_clock() -> None:
     assert sink.stamps == [60, 120, 180, 240, 300, 360]
     assert sink.played_at == pytest.approx(7 * T)
     assert playback.over
+
+
+@virtual
+async def test_replies_that_begin_whenever_they_like_share_their_wake_ups_and_keep_an_even_rhythm() -> None:
+    pacer, sinks = Pacer(), [Recorder() for _ in range(40)]
+    for sink in sinks:
+        await asyncio.sleep(0.0137)
+        pacer.play(sink).push(packets(20))
+    await asyncio.sleep(2)
+    for sink in sinks:
+        gaps = [after - before for before, after in itertools.pairwise(sink.times[3:])]
+        assert gaps == pytest.approx([T] * 16, abs=1.1e-3)
+        assert T - 0.006 - 1e-6 <= sink.times[3] - sink.times[0] <= T + 1e-6
+    paced = {round(when * 1000) for sink in sinks for when in sink.times[3:]}
+    assert all(ms % 5 in (0, 4) for ms in paced), "or 1 ms earlier, together with somebody's first frame"
+    assert len(paced) <= 200 * 2, "at most 200 a second"
 
 
 @virtual
@@ -216,30 +233,44 @@ async def test_played_ms_follows_the_clock() -> None:
 
 
 @virtual
-async def test_the_producer_waits_when_enough_is_queued() -> None:
-    playback = Pacer().play(Recorder())
-    loop = asyncio.get_running_loop()
-    await playback.wait_room()
-    playback.push(packets(int(MAX_QUEUED_S / T) + 13))  # three leave at once, ten more must
-    begin = loop.time()
-    await asyncio.gather(playback.wait_room(), playback.wait_room())
-    assert loop.time() - begin == pytest.approx(11 * T, abs=T)
-    playback.push(packets(600))
-    waiting = asyncio.create_task(playback.wait_room())
-    await settle()
-    assert not waiting.done()
-    playback.cancel()
-    await waiting
+async def test_who_fills_it_is_told_when_it_runs_low() -> None:
+    sink, playback = Recorder(), None
+    left: list[int] = []
+
+    def low() -> None:
+        left.append(playback.queued)
+        if len(left) == 3:
+            playback.push(packets(8, 12))
+
+    playback = Pacer().play(sink)
+    playback.on_low(4, low)
+    playback.push(packets(12))
+    await asyncio.sleep(10 * T)
+    assert left == [4, 3, 2]
+    await asyncio.sleep(30 * T)
+    assert left == [4, 3, 2, *range(4, -1, -1)]
+    assert [packet for _, packet in sink.frames] == packets(20)
+    assert sink.times[3:] == pytest.approx([T * n for n in range(1, 18)])
 
 
 @virtual
-async def test_an_abandoned_wait_does_not_hurt_the_others() -> None:
-    playback = Pacer().play(Recorder())
-    playback.push(packets(600))
-    first, second = (asyncio.create_task(playback.wait_room()) for _ in range(2))
-    await settle()
-    first.cancel()
-    await second
+async def test_when_it_runs_dry() -> None:
+    sink, loop = Recorder(), asyncio.get_running_loop()
+    playback = Pacer().play(sink, not_before=START + 0.5)
+    assert playback.dry_at == pytest.approx(START + 0.5 - 2 * T)
+    playback.push(packets(10))
+    assert playback.dry_at == pytest.approx(START + 0.5 + 8 * T)
+    await asyncio.sleep(0.5 + 2.5 * T)
+    assert playback.dry_at == pytest.approx(START + 0.5 + 8 * T)
+    playback.push(packets(2, 10))
+    assert playback.dry_at == pytest.approx(START + 0.5 + 10 * T)
+    playback.pause()
+    assert playback.queued == 7
+    assert playback.dry_at == pytest.approx(loop.time() + 7 * T), "if it went on now"
+    playback.resume()
+    await asyncio.sleep(30 * T)
+    assert playback.dry_at == pytest.approx(START + 0.5 + 10 * T), "since then it has been dry"
+    assert loop.time() > playback.dry_at
 
 
 @virtual

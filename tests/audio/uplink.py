@@ -57,6 +57,20 @@ class LevelEngine:
         return result
 
 
+class SequenceEngine(LevelEngine):
+    """Takes a stream's chunks that follow each other in one call."""
+
+    sequences = True
+
+    def process(self, slots: NDArray[np.intp], chunks: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate(
+            [
+                super(SequenceEngine, self).process(slots[at : at + 1], chunks[at : at + 1])
+                for at in range(len(slots))
+            ]
+        )
+
+
 class Sink:
     def __init__(self) -> None:
         self.log: list[tuple[str, Any]] = []
@@ -82,7 +96,7 @@ class Sink:
 
 
 @asynccontextmanager
-async def running(engine: VadEngine, interval_s: float = 0.02) -> AsyncIterator[Ingest]:
+async def running(engine: VadEngine, interval_s: float | None = 0.02) -> AsyncIterator[Ingest]:
     ingest = Ingest(engine, interval_s=interval_s)
     ingest.start()
     try:

@@ -94,9 +94,25 @@ def test_websocket_echo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pacer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "_FRAMES", 6)
+    monkeypatch.setattr(pacing, "_TALKERS", (1, 3))
+    monkeypatch.setattr(pacing, "_SENTENCE_S", 0.3)
+    monkeypatch.setattr(pacing, "_ARRIVE_S", 0.1)
+    monkeypatch.setattr(pacing, "_CUT_AFTER_S", 0.2)
     results = list(pacing.pacer())
-    assert [result.count for result in results if result.bench == "pacer jitter"] == [3, 300, 3000]
+    assert [result.count for result in results if result.bench == "pacer jitter"] == [3, 300, 1200, 3000]
     assert all(abs(result.p50) < 50 for result in results if result.bench == "pacer jitter")
+    first = {result.case: result for result in results if result.bench == "down-link, first audio"}
+    assert list(first) == [
+        "1 talker", "1 talker, interrupted after 0.2 s", "3 talkers", "3 talkers, interrupted after 0.2 s"
+    ]  # fmt: skip
+    assert first["3 talkers"].count == 3
+    assert all(-5 < result.best < 1000 for result in first.values())
+    costs = {result.bench: result.p50 for result in results if result.case == "3 talkers"}
+    whole, encoding, loop = (
+        costs[f"down-link, {part}"] for part in ("all threads", "encoding", "event loop")
+    )
+    assert 0 < encoding < whole
+    assert 0 < loop < whole
 
 
 @pytest.mark.e2e

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from mynah.dialogue.admission import Level
 from mynah.dialogue.answer import MODEL_DELAY, TOOL_DELAY, Answer
 from mynah.dialogue.delays import FILLER_AFTER_S, LEAST_SAMPLES
 from mynah.dialogue.reply import Reply
@@ -254,9 +255,11 @@ def test_a_slow_tool_is_bridged_and_the_round_after_it_is_not() -> None:
     assert s.shown[1] == "Done."
 
 
-@pytest.mark.parametrize("reason", ["not cached", "not wanted", "fast", "too few", "late"])
+@pytest.mark.parametrize("reason", ["not cached", "not wanted", "fast", "too few", "late", "tense"])
 def test_no_filler(reason: str) -> None:
     async def act(s: Setting) -> None:
+        if reason == "tense":
+            s.services.admission.level = Level.TENSE
         if reason != "not cached":
             await s.warm()
         if reason == "too few":

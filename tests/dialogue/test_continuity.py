@@ -15,6 +15,21 @@ DEVICE = "02:00:00:00:00:01"
 OTHER = "02:00:00:00:00:02"
 
 
+def test_when_a_device_last_talked_is_known_while_its_conversation_is() -> None:
+    clock = Clock()
+    conversations = make(clock)
+    assert conversations.talked_at(DEVICE) == 0.0
+    kept = conversations.join(DEVICE)
+    kept.talked_at = 7.0
+    assert conversations.talked_at(DEVICE) == 7.0
+    say(kept, "hello")
+    conversations.leave(DEVICE)
+    assert (conversations.talked_at(DEVICE), conversations.talked_at(OTHER)) == (7.0, 0.0)
+    clock.now += RESUME_S + 1
+    conversations.expire()
+    assert conversations.talked_at(DEVICE) == 0.0
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 0.0

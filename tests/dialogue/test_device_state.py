@@ -15,7 +15,7 @@ from loguru import logger
 
 from mynah.dialogue import device_state as module
 from mynah.dialogue.allowance import DailyAllowance
-from mynah.dialogue.device_state import SAVE_DELAY_S, SAVE_EVERY_S, DeviceState, KeptState
+from mynah.dialogue.device_state import SAVE_DELAY_S, SAVE_EVERY_S, DeviceState, KeptState, encoded
 from mynah.dialogue.outbox import Outbox
 from mynah.dialogue.patience import Profiles
 from mynah.dialogue.reminders import Agenda
@@ -184,6 +184,56 @@ async def test_stopping_writes_a_last_time_and_no_more(tmp_path: Path, disks: li
     house.allowance.spend(LAMP, 1)
     await asyncio.sleep(2 * SAVE_EVERY_S)
     assert len(disks[0].writes) == 1
+
+
+@virtual
+async def test_the_loop_goes_on_while_much_is_written(tmp_path: Path, disks: list[Disk]) -> None:
+    house = House(tmp_path / "state.json")
+    for number in range(1000):
+        device_id = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+        house.agenda.add(device_id, 600, "The tea is ready.")
+        house.profiles.of(device_id).paused(700)
+        house.allowance.spend(device_id, 100)
+    await asyncio.sleep(SAVE_DELAY_S)
+    turns = 0
+    while not disks[0].writes:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 3 * 1000 / module._PIECE
+    ((_, kept),) = disks[0].writes
+    assert len(kept.reminders) == len(kept.pauses) == 1000
+    assert kept.spent is not None
+    assert len(kept.spent.chars) == 1000
+
+
+@virtual
+async def test_what_changes_while_it_is_written_is_written_next(tmp_path: Path, disks: list[Disk]) -> None:
+    house = House(tmp_path / "state.json")
+    for number in range(18):
+        house.agenda.add(f"02:00:00:00:00:{number:02x}", 600, "early")
+    await asyncio.sleep(SAVE_DELAY_S)
+    await asyncio.sleep(0)
+    assert not disks[0].writes
+    house.agenda.add(LAMP, 600, "late")
+    await settle()
+    assert [{reminder.text for reminder in kept.reminders} for _, kept in disks[0].writes] == [{"early"}]
+    await asyncio.sleep(SAVE_DELAY_S)
+    await settle()
+    assert len(disks[0].writes) == 2
+    assert "late" in {reminder.text for reminder in disks[0].writes[1][1].reminders}
+
+
+@virtual
+async def test_stopping_in_the_midst_of_writing_writes_everything(tmp_path: Path, disks: list[Disk]) -> None:
+    house = House(tmp_path / "state.json")
+    for number in range(500):
+        house.agenda.add(f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}", 600, "soon")
+    await asyncio.sleep(SAVE_DELAY_S)
+    await asyncio.sleep(0)
+    house.stop()
+    await settle()
+    ((_, kept),) = disks[0].writes
+    assert len(kept.reminders) == 500
 
 
 # ---------------------------------------------------------------- over a restart
@@ -375,3 +425,12 @@ def test_a_file_with_odd_numbers_does_no_harm(
     path.write_bytes(msgspec.json.encode(state))
     start(path)
     assert not path.with_suffix(".damaged").exists()
+
+
+@given(_STATES)
+def test_the_pieces_make_the_file(state: object) -> None:
+    kept = msgspec.convert(state, KeptState, strict=False)
+    for piece in (1, 2, 100):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_PIECE", piece)
+            assert b"".join(encoded(kept)) == msgspec.json.encode(kept) + b"\n"

@@ -34,7 +34,7 @@ def edges(probabilities: list[float], **options: float) -> Found:
 
 def test_start_after_three_decisions_a_pause_and_the_end_where_the_silence_is_over() -> None:
     found = edges([0.0] * 5 + [0.9] * 10 + [0.0] * 20)
-    assert found == [(7, STARTED), (17, PAUSED), (19, ENDED)]
+    assert found == [(7, STARTED), (16, PAUSED), (19, ENDED)]
     silent = 19 - 14
     # Speech may have filled the last decision or none of it, and the packet may have waited for 60 ms.
     assert abs(silent * CHUNK + 16 + 30 - 200) <= 60
@@ -66,28 +66,45 @@ def test_between_the_thresholds_the_last_decision_stands() -> None:
 
 def test_one_dip_is_no_pause() -> None:
     assert edges(([0.9] * 4 + [0.0]) * 20) == [(2, STARTED)]
-    assert edges(([0.9] * 4 + [0.0] * 2) * 20) == [(2, STARTED)]
 
 
 def test_a_pause_is_reported_with_its_length_when_speech_goes_on() -> None:
     endpointer = Endpointer(CAPABILITIES)
     found = run(endpointer, [(0.9, 0.0)] * 3 + [(0.0, 0.0)] * 4 + [(0.9, 0.0)] * 3)
-    assert found == [(2, STARTED), (5, PAUSED), (8, RESUMED)]
+    assert found == [(2, STARTED), (4, PAUSED), (8, RESUMED)]
     assert endpointer.pause_ms == 4 * CHUNK
     assert not endpointer.paused
     assert endpointer.voiced_ms == 6 * CHUNK
     assert endpointer.silence_ms == 0
 
 
+def test_a_closure_in_a_word_is_no_pause_to_learn_from() -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    found = run(endpointer, [(0.9, 0.0)] * 3 + [(0.0, 0.0)] * 2 + [(0.9, 0.0)] * 3)
+    assert found == [(2, STARTED), (4, PAUSED), (6, RESUMED)]
+    assert endpointer.pause_ms == 0
+    assert endpointer.voiced_ms == 6 * CHUNK
+
+
+def test_a_lone_sound_right_after_the_speech_still_belongs_to_it() -> None:
+    found = edges([0.9] * 3 + [0.0] * 2 + [0.9] + [0.0] * 9)
+    assert found == [(2, STARTED), (4, PAUSED), (5 + SILENT_CHUNKS, ENDED)]
+
+
+def test_two_lone_sounds_right_after_the_speech_make_what_was_guessed_void() -> None:
+    found = edges([0.9] * 3 + [0.0] * 2 + [0.9, 0.0, 0.9] + [0.0] * 9)
+    assert found == [(2, STARTED), (4, PAUSED), (7, RESUMED), (9, PAUSED), (7 + SILENT_CHUNKS, ENDED)]
+
+
 def test_a_click_does_not_end_a_pause_nor_lengthen_the_silence() -> None:
     quiet = edges([0.9] * 3 + [0.0] * 10)
     clicked = edges([0.9] * 3 + [0.0] * 3 + [0.9] + [0.0] * 6)
-    assert clicked == quiet == [(2, STARTED), (5, PAUSED), (7, ENDED)]
+    assert clicked == quiet == [(2, STARTED), (4, PAUSED), (7, ENDED)]
 
 
 def test_speech_that_may_be_a_click_delays_the_end_by_one_decision() -> None:
     found = edges([0.9] * 3 + [0.0] * (SILENT_CHUNKS - 1) + [0.9, 0.9, 0.9])
-    assert found == [(2, STARTED), (5, PAUSED), (8, RESUMED)]
+    assert found == [(2, STARTED), (4, PAUSED), (8, RESUMED)]
 
 
 def test_ending_before_the_pause_is_long_enough_needs_no_pause() -> None:
@@ -122,13 +139,49 @@ SILENT: list[Decision] = [(0.02, ROOM)] * 20
 
 def test_the_silence_is_dated_back_to_the_last_audible_sound() -> None:
     found = run(Endpointer(CAPABILITIES), SPOKEN + LAGGING + SILENT)
-    assert found == [(12, STARTED), (23, PAUSED), (19 + SILENT_CHUNKS, ENDED)]
+    assert found == [(12, STARTED), (21, PAUSED), (19 + SILENT_CHUNKS, ENDED)]
 
 
 def test_a_shorter_silence_still_waits_for_the_detector() -> None:
     capabilities = VadCapabilities(min_silence_ms=64)
     found = run(Endpointer(capabilities), SPOKEN + LAGGING + SILENT)
-    assert found == [(12, STARTED), (23, ENDED)]
+    assert found == [(12, STARTED), (21, PAUSED), (23, ENDED)]
+
+
+def test_a_pause_is_told_before_the_detector_lets_go() -> None:
+    """Else the end, which is dated back, would come first, and nothing were ready."""
+    late = [(0.99, ROOM)] * 4 + [(0.02, ROOM)] * 9
+    assert run(Endpointer(CAPABILITIES), SPOKEN + late) == [(12, STARTED), (22, PAUSED), (24, ENDED)]
+
+
+def test_a_detector_that_wavers_tells_a_pause_earlier() -> None:
+    wavering = [(0.99, ROOM), (0.9, ROOM), (0.8, ROOM), (0.7, ROOM)]
+    assert run(Endpointer(CAPABILITIES), SPOKEN + wavering) == [(12, STARTED), (21, PAUSED)]
+
+
+def test_pauses_may_be_told_only_when_the_detector_has_let_go() -> None:
+    endpointer = Endpointer(CAPABILITIES, early=False)
+    assert run(endpointer, SPOKEN + LAGGING + SILENT) == [
+        (12, STARTED),
+        (23, PAUSED),
+        (19 + SILENT_CHUNKS, ENDED),
+    ]
+    endpointer = Endpointer(CAPABILITIES, early=False)
+    assert run(endpointer, [(0.9, 0.0)] * 5 + SILENT)[1] == (7, PAUSED)
+
+
+def test_only_what_can_be_heard_ends_a_pause_that_the_detector_has_not_noticed() -> None:
+    endpointer = Endpointer(CAPABILITIES)
+    assert run(endpointer, SPOKEN + [(0.99, ROOM)] * 30) == [(12, STARTED), (22, PAUSED)]
+    assert run(endpointer, [(0.99, VOICE)] * 2) == [(1, RESUMED)]
+    assert endpointer.pause_ms == 0
+    assert endpointer.voiced_ms == 12 * CHUNK
+    assert run(endpointer, SILENT)[-1] == (SILENT_CHUNKS - 1, ENDED)
+
+
+def test_a_lone_sound_while_the_detector_is_late_puts_the_end_off() -> None:
+    found = run(Endpointer(CAPABILITIES), SPOKEN + [(0.99, ROOM)] * 3 + [(0.99, VOICE)] + LAGGING + SILENT)
+    assert found == [(12, STARTED), (22, PAUSED), (23 + SILENT_CHUNKS, ENDED)]
 
 
 def test_dating_back_has_a_limit() -> None:
@@ -189,7 +242,7 @@ def test_waiting_longer_in_a_pause_is_forgotten_when_speech_goes_on() -> None:
     endpointer.wait(1000)
     assert run(endpointer, [(0.0, 0.0)] * 20 + [(0.9, 0.0)] * 2) == [(21, RESUMED)]
     assert endpointer.pause_ms == 24 * CHUNK
-    assert run(endpointer, [(0.0, 0.0)] * 20) == [(2, PAUSED), (SILENT_CHUNKS - 1, ENDED)]
+    assert run(endpointer, [(0.0, 0.0)] * 20) == [(1, PAUSED), (SILENT_CHUNKS - 1, ENDED)]
 
 
 def test_waiting_less_than_the_silence_so_far_ends_with_the_next_decision() -> None:
@@ -238,6 +291,18 @@ def test_edges_come_in_a_legal_order(given_: list[Decision]) -> None:
             previous = edge
         assert endpointer.speaking == (previous in {STARTED, PAUSED, RESUMED})
         assert endpointer.paused == (previous is PAUSED)
+
+
+@given(decisions, st.sampled_from([32.0, 96.0]), st.sampled_from([64, 200, 500]))
+def test_when_a_pause_is_told_changes_neither_beginnings_nor_ends(
+    given_: list[Decision], pause_ms: float, silence_ms: int
+) -> None:
+    capabilities = VadCapabilities(min_silence_ms=silence_ms)
+    usual, other = (
+        [(at, edge) for at, edge in run(endpointer, given_) if edge in {STARTED, ENDED}]
+        for endpointer in (Endpointer(capabilities), Endpointer(capabilities, pause_ms=pause_ms))
+    )
+    assert usual == other
 
 
 @given(decisions, st.integers(0, 60))

@@ -146,6 +146,18 @@ def test_a_pause_is_told_and_its_end() -> None:
     scene(act)
 
 
+@pytest.mark.parametrize(("keep_tail", "packets"), [(False, 1), (True, 2)])
+def test_what_judges_by_the_sound_gets_more_silence(keep_tail: bool, packets: int) -> None:
+    async def act(s: Setting) -> None:
+        s.push(VOICE, 10)
+        s.push(HUSH, packets - 1)
+        assert s.heard.edges == ["started"]
+        s.push(HUSH, 1)
+        assert s.heard.edges == ["started", "paused"]
+
+    scene(act, keep_tail=keep_tail)
+
+
 def test_silence_may_be_made_longer_for_good_and_for_once() -> None:
     async def act(s: Setting) -> None:
         s.ear.endpointer.require_silence(600)

@@ -14,8 +14,9 @@ from mynah.audio.encode import SpeechEncoder
 from mynah.audio.pacer import Pacer
 from mynah.dialogue.speak import START_GAP_S, PhraseCache, Speech, Spoken, Voice, _cut
 from mynah.providers.base import TtsRequest
+from tests.audio.inline_codec import InlineCodec
 from tests.fakes import PROVIDER_DOWN, Script, ScriptedTts
-from tests.virtual_time import InlineExecutor, run
+from tests.virtual_time import run
 
 
 class Sink:
@@ -56,8 +57,8 @@ class Siren(ScriptedTts):
 
 
 def voice(script: Script, kind: type[ScriptedTts] = ScriptedTts) -> tuple[Voice, ScriptedTts, Sink]:
-    tts, executor = kind(script), InlineExecutor()
-    return Voice(tts, Pacer(), lambda: SpeechEncoder(executor, 16000, 16000, complexity=0)), tts, Sink()
+    tts, codec = kind(script), InlineCodec()
+    return Voice(tts, Pacer(), lambda: SpeechEncoder(codec, 16000, 16000)), tts, Sink()
 
 
 def test_sentence_frames_end_and_the_gap_before_them() -> None:
@@ -196,6 +197,72 @@ def test_heard_is_what_was_sent_and_no_more() -> None:
         assert speech.heard() == ["This is the second sentence here."]
         speech.cancel()
         assert speech.heard() == ["This is the second sentence here."]
+
+    run(main())
+
+
+def test_what_waits_to_be_encoded_counts_for_how_far_a_sentence_was_heard() -> None:
+    async def main() -> None:
+        speaker, _, sink = voice(Script(tts_s=0.0, speech_s=9.0))
+        speech = speaker.open()
+        speech.begin(sink)
+        await speech.say(Spoken("One two three four five six."), "en")
+        assert speech.queued_ms == 9000
+        while speech.sent_ms < 4500:
+            await asyncio.sleep(0.01)
+        assert speech.queued_ms == 4500
+        assert speech.heard() == ["One two three…"]
+        speech.cancel()
+        assert speech.heard() == ["One two three…"]
+        assert speech.queued_ms == 0
+        assert speaker.store.used == 0
+        await speech.say(Spoken("Too late."), "en")
+        await asyncio.sleep(5)
+        assert "Too late." not in sink.story
+
+    run(main())
+
+
+@pytest.mark.parametrize("seconds", [0.1, 3.0])
+def test_a_voice_that_breaks_off_is_heard_as_far_as_it_came(seconds: float) -> None:
+    class Breaking(ScriptedTts):
+        async def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
+            async for pcm in super().synthesize(request):
+                yield pcm
+            if request.text == "Broken.":
+                raise PROVIDER_DOWN
+
+    async def main() -> None:
+        speaker, _, sink = voice(Script(tts_s=0.0, speech_s=seconds), Breaking)
+        speech = speaker.open()
+        speech.begin(sink)
+        await speech.say(Spoken("Broken."), "en")
+        await speech.say(Spoken("Whole."), "en")
+        speech.finish()
+        await asyncio.sleep(20)
+        frames = int(seconds / 0.06), round(seconds / 0.06 + 0.49)
+        assert sink.story == ["Broken.", *["frame"] * frames[0], "Whole.", *["frame"] * frames[1], "end"]
+        assert speech.failures == 1
+        assert speech.heard() == ["Broken.", "Whole."]
+
+    run(main())
+
+
+def test_restarted_in_the_midst_of_a_sentence() -> None:
+    async def main() -> None:
+        speaker, _, sink = voice(Script(tts_s=0.0, speech_s=3.0))
+        speech = speaker.open()
+        speech.begin(sink)
+        saying = asyncio.ensure_future(speech.say(Spoken("Cut off."), "en"))
+        await asyncio.sleep(0)
+        saying.cancel()
+        speech.restart()
+        await speech.say(Spoken("Sorry."), "en", cacheable=True)
+        speech.finish()
+        await asyncio.sleep(20)
+        assert sink.story[0] == "Cut off."
+        assert sink.story[-52:] == ["Sorry.", *["frame"] * 50, "end"]
+        assert speaker.knows("Sorry.", "en")
 
     run(main())
 

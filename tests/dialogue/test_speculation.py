@@ -60,6 +60,15 @@ def test_who_insists_is_not_given_breaks() -> None:
     assert speculation.stats.breaks == 0
 
 
+@pytest.mark.parametrize("setting", ["auto", True])
+def test_a_server_that_has_too_much_to_do_makes_no_guesses(setting: Literal["auto", True]) -> None:
+    speculation = Speculation(setting)
+    speculation.paused = True
+    assert not speculation.wanted()
+    speculation.paused = False
+    assert speculation.wanted()
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 1000)), max_size=200))
 def test_everything_is_counted(guesses: list[tuple[bool, int]]) -> None:
     speculation = Speculation()

@@ -34,6 +34,14 @@ def test_after_a_change_of_owner_the_next_one_is_the_first() -> None:
     assert owners.kept_as(LAMP, "a") != LAMP
 
 
+def test_who_was_here_is_known() -> None:
+    owners = Owners()
+    assert not owners.knows(LAMP)
+    owners.kept_as(LAMP, "a")
+    assert owners.knows(LAMP)
+    assert not owners.knows(OTHER)
+
+
 def test_only_so_many_are_remembered() -> None:
     owners = Owners(max_devices=2)
     for device in (LAMP, OTHER, LAMP, "02:00:00:00:00:03"):

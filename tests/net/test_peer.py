@@ -42,3 +42,19 @@ def test_ids_told_later_count_only_where_the_handshake_had_none() -> None:
 )
 def test_a_page_or_host_that_is_no_address_is_another_site(origin: str, host: str) -> None:
     assert read_peer("/", {"origin": origin, "host": host}, "127.0.0.1").cross_site
+
+
+def test_only_headers_that_are_asked_for_are_kept_and_devices_share_them() -> None:
+    told = {
+        "host": "mynah:8000",
+        "x-forwarded-for": "192.0.2.7",
+        "user-agent": "esp-box",
+        "authorization": "x",
+    }
+    one = read_peer("/", {**told, "device-id": "a"}, "192.0.2.1", "10.0.0.1", secure=True)
+    other = read_peer("/", {**told, "device-id": "b"}, "192.0.2.2", "10.0.0.1")
+    assert dict(one.headers) == {"host": "mynah:8000", "x-forwarded-for": "192.0.2.7"}
+    assert one.headers is other.headers
+    assert one.forwarded
+    assert (one.origin.local_ip, one.origin.secure) == ("10.0.0.1", True)
+    assert (other.local_ip, other.secure) == ("10.0.0.1", False)

@@ -106,6 +106,30 @@ def test_streams_in_a_batch_do_not_disturb_each_other() -> None:
         assert np.allclose(together, single, atol=1e-5)
 
 
+@pytest.mark.parametrize(("streams", "length"), [(1, 2), (3, 5), (40, 7)])
+def test_chunks_that_follow_each_other_in_one_call_are_as_good_as_single_ones(
+    streams: int, length: int
+) -> None:
+    audio = [chunked(noise(1, -50 + 40 * index / streams, seed=index))[:length] for index in range(streams)]
+    alone = np.concatenate([probabilities(SileroEngine(), chunks.reshape(-1)) for chunks in audio])
+    engine = SileroEngine()
+    slots = np.array([engine.open() for _ in audio])
+    found = engine.process(np.repeat(slots, length), np.concatenate(audio))
+    assert np.allclose(found, alone, atol=1e-5)
+    # However the calls are cut, and in whatever order the streams come.
+    engine = SileroEngine()
+    slots = np.array([engine.open() for _ in audio])
+    parts = [
+        engine.process(
+            np.tile(slots, len(piece[0])), np.concatenate([np.stack(row) for row in zip(*piece, strict=True)])
+        )
+        .reshape(-1, streams)
+        .T
+        for piece in ([chunks[:1] for chunks in audio], [chunks[1:] for chunks in audio])
+    ]
+    assert np.allclose(np.concatenate(parts, axis=1).reshape(-1), alone, atol=1e-5)
+
+
 def test_a_batch_of_several_passes_keeps_its_order() -> None:
     engine, count = SileroEngine(), 150
     chunks = np.stack([chunked(noise(0.1, -60 + index / 3, seed=index))[0] for index in range(count)])

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from mynah.audio.encode import OnFrames
 from mynah.audio.ingest import Decision
 from mynah.errors import ProviderError, ProviderUnavailableError
 from mynah.providers.base import (
@@ -338,7 +339,7 @@ class Call(msgspec.Struct):
     frames: int
     """In all, when nothing goes wrong."""
     encoded: int = 0
-    """So far."""
+    """That the voice has given so far: they will be encoded, unless the reply is interrupted."""
     open: bool = True
 
 
@@ -372,6 +373,7 @@ class SimTts(TtsProvider[ProviderOptions]):
                 raise ProviderUnavailableError("the voice is down", provider=self.name)
             audio = b"".join([FRAME.pack(call.number, index) for index in range(call.frames)])
             for at in range(0, len(audio), act.chunk):
+                call.encoded = min(at + act.chunk, len(audio)) // FRAME.size
                 yield audio[at : at + act.chunk]
                 if act.pace_s:
                     await asyncio.sleep(act.pace_s)
@@ -387,36 +389,30 @@ FRAME = struct.Struct(">II8x")
 
 
 class SimEncoder:
-    """Cuts symbolic PCM into symbolic frames. Each call takes a turn of the loop, as a hop to a thread does."""
+    """Cuts symbolic PCM into symbolic frames. Each slice takes a turn of the loop, as one in a thread does."""
 
-    def __init__(self, tts: SimTts) -> None:
-        self._tts = tts
+    frame_in = FRAME.size
+
+    def __init__(self) -> None:
         self._rest = b""
         self._working = self.closed = False
 
-    async def push(self, pcm: bytes) -> list[bytes]:
-        return await self._encode(pcm)
-
-    async def flush(self) -> list[bytes]:
-        return await self._encode(bytes(-len(self._rest) % FRAME.size))
+    def encode(self, pcm: bytes, done: OnFrames, *, last: bool, due: float, best: bool = False) -> None:
+        assert not self.closed, "an encoder that is closed"
+        assert not self._working, "two slices at the same time"
+        self._working = True
+        rest = bytes(-len(self._rest + pcm) % FRAME.size * last)
+        asyncio.get_running_loop().call_soon(self._encode, pcm + rest, done)
 
     def close(self) -> None:
         self.closed = True
 
-    async def _encode(self, pcm: bytes) -> list[bytes]:
-        assert not self.closed, "an encoder that is closed"
-        assert not self._working, "two calls at the same time"
-        self._working = True
-        try:
-            await asyncio.sleep(0)
-        finally:
-            self._working = False
+    def _encode(self, pcm: bytes, done: OnFrames) -> None:
+        self._working = False
         if self.closed:
-            return []
+            return
         data = self._rest + pcm
         end = len(data) - len(data) % FRAME.size
         self._rest = data[end:]
         frames = [data[at : at + FRAME.size] for at in range(0, end, FRAME.size)]
-        for frame in frames:
-            self._tts.calls[FRAME.unpack(frame)[0]].encoded += 1
-        return frames
+        done(frames, None)

@@ -146,7 +146,7 @@ class World:
         )
 
     def _encoder(self) -> SimEncoder:
-        self.encoders.append(SimEncoder(self.tts))
+        self.encoders.append(SimEncoder())
         return self.encoders[-1]
 
     def _tools(self) -> tuple[FunctionTool, ...]:
@@ -198,7 +198,7 @@ class World:
         self.faults.append(text)
 
     def encoded(self) -> list[int]:
-        """How much has been encoded so far, by request to the voice."""
+        """How much the voice has given so far, by request to it."""
         return [call.encoded for call in self.tts.calls]
 
     def divided(self) -> dict[str, int]:
@@ -244,7 +244,8 @@ class World:
         link = SimLink(self, len(self.links) + 1)
         self.links.append(link)
         link.session = Session(link, self.services, DEVICE_ID)
-        link.session._machine = SpyMachine(self.services.settings.policy, self, link.number)
+        machine = SpyMachine(self.services.settings.policy, self, link.number)
+        link.session._machine = link.session._work._turns = machine
         if older is not None:
             older.close()
         return link

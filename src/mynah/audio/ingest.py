@@ -2,8 +2,9 @@
 
 The event loop appends a packet to its stream's queue, lists the stream in the ring, and does nothing else. The
 worker takes from all listed streams, decodes, runs the voice detector over all of them at once and posts the
-results back in one call. A hop between threads costs as much as decoding a packet, so it is paid per batch, not
-per packet: a lone session gets its packets at once, many sessions share a batch every `interval_s`.
+results back in one call. A hop between threads and a small batch cost as much as decoding some packets, so the worker
+rests after each batch for a multiple of what it cost (`REST_FACTOR`): a lone session gets its packets at once, and the
+more sessions there are, the larger the batches that they share.
 
 Nobody can hurt the others by sending much: what may wait is bounded (`mynah.audio.ingest_stream`), and a stream takes
 no more of a batch than its share (`SHARE_MS`).
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -59,11 +60,22 @@ SHARE_MS: Final = 240
 """Audio in ms that one stream may put into a batch; the rest goes to the next one, which then follows at once. Somebody
 who speaks brings 60 ms at a time."""
 
+REST_FACTOR: Final = 6.0
+"""How many times as long as a batch took of the processor the worker rests after it. So what small batches cost too
+much stays below a seventh of a core, whatever the machine."""
+
+MAX_REST_S: Final = 0.01
+"""The longest rest: 5 ms on average for who has just finished speaking. From some 150 streams on, the batches that it
+brings are large enough to cost no more per stream than larger ones."""
+
 _SILENT_POWER: Final = 1e-12
 """Added before a logarithm is taken: -120 dB, far below one step of 16 bits."""
 
 _IDLE_DECODERS: Final = 64
 """Decoders kept for the next stream, 18 KB each; a surplus one is dropped."""
+
+
+_NEVER: Final = float("inf")
 
 
 class VadEngine(Protocol):
@@ -85,7 +97,8 @@ class VadEngine(Protocol):
     def process(self, slots: NDArray[np.intp], chunks: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the speech probability of each row of ``chunks`` (n × chunk_samples, −1…1).
 
-        No slot occurs twice in a call.
+        No slot occurs twice in a call, unless the engine has an attribute ``sequences`` that is true: then a stream's
+        chunks that follow each other come in one call, in order.
         """
 
 
@@ -97,7 +110,13 @@ class IngestStats(msgspec.Struct):
     bad_packets: int = 0
     """Not Opus: replaced by nothing, the stream went on."""
     dropped_packets: int = 0
-    """Refused: beyond the stream's credit, or too much was pending. PCM counts in pieces of 100 ms or less."""
+    """Refused, for one of the three reasons below. PCM counts in pieces of 100 ms or less."""
+    dropped_credit: int = 0
+    """Of these: beyond the stream's credit; the sender brings more than it can speak."""
+    dropped_stream: int = 0
+    """Of these: too much of the stream was pending."""
+    dropped_overload: int = 0
+    """Of these: too much of all streams was pending; the server is overloaded."""
     batches: int = 0
     vad_errors: int = 0
     """Calls in which the engine raised a MynahError. Audio without decisions is delivered all the same."""
@@ -107,8 +126,8 @@ Segment = tuple["IngestStream", bytes, Flush | None]
 """A stretch of a stream's audio, then perhaps a flush."""
 Delivery = tuple["IngestStream", bytes, tuple[Decision, ...], Flush | None]
 """A segment with its decisions."""
-Chunk = tuple[int, "IngestStream", bytes]
-"""Audio for one decision: index of its segment, stream, samples."""
+Rows = tuple["IngestStream", int, int]
+"""A stream's chunks in a batch: the first one's row, and how many follow it in order, itself included."""
 
 
 class Ingest:
@@ -118,9 +137,12 @@ class Ingest:
         self,
         engine: VadEngine,
         loop: asyncio.AbstractEventLoop | None = None,
-        interval_s: float = 0.02,
+        interval_s: float | None = None,
     ) -> None:
-        """``interval_s`` is the shortest time between two batches, unless someone flushes."""
+        """``interval_s`` is the shortest time from the end of a batch to the next one, unless someone flushes.
+
+        None: as long as fits what the batch cost, see `REST_FACTOR`.
+        """
         self._engine, self._loop, self._interval = engine, loop, interval_s
         self.stats = IngestStats()
         self.failed: asyncio.Future[None] | None = None
@@ -129,12 +151,14 @@ class Ingest:
         self._now: Callable[[], float] = time.monotonic if loop is None else loop.time
         self._ring: deque[IngestStream] = deque()  # those with something new; append and popleft are atomic
         self._behind: list[IngestStream] = []  # those that had more than their share in the last batch
+        self._since = _NEVER  # when the longest waiting of the streams in the worker's hands was listed
         self._bytes_in, self._bytes_out = 0, 0  # written by the loop, by the worker
         self._work, self._urgent = threading.Event(), threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._idle_decoders: list[OpusDecoder] = []
         self._chunk_bytes = engine.chunk_samples * 2
+        self._sequences: bool = getattr(engine, "sequences", False)
 
     def start(self) -> None:
         """Start the worker; on the loop that will get the results."""
@@ -155,6 +179,7 @@ class Ingest:
             self._thread = None
         for stream in self._take_streams():
             self._empty(stream)
+        self._since = _NEVER
         if self.failed is not None and not self.failed.done():
             self.failed.cancel()
 
@@ -165,11 +190,26 @@ class Ingest:
         """
         return IngestStream(self, sink, echo)
 
+    @property
+    def queue_age_s(self) -> float:
+        """Return for how long the oldest audio that is not processed yet has been waiting, in s; 0 when none is.
+
+        The rest between batches counts. Of a stream that brought more than its share it is an upper bound. For the
+        event loop only.
+        """
+        since = self._since  # first: what leaves the ring meanwhile is older
+        try:
+            since = min(since, self._ring[0]._listed_at)
+        except IndexError:
+            since = min(since, self._since)
+        return max(0.0, self._now() - since) if since < _NEVER else 0.0
+
     # ------------------------------------------------------------ on the event loop
 
-    def _list(self, stream: IngestStream) -> None:
+    def _list(self, stream: IngestStream, now: float) -> None:
         """Have the worker look at the stream. One that is listed still will be looked at anyway."""
         if not stream._listed:
+            stream._listed_at = now
             stream._listed = True
             self._ring.append(stream)
             if not self._work.is_set():
@@ -205,22 +245,29 @@ class Ingest:
                 self._post(self._died, sys.exc_info()[1])
 
     def _loop_forever(self) -> None:
-        last = float("-inf")
+        next_at = float("-inf")
         while True:
             if not self._behind:
                 self._work.wait()
-                delay = last + self._interval - time.monotonic()
-                if delay > 0:
-                    self._urgent.wait(delay)
+                rest = next_at - time.monotonic()
+                if rest > 0:
+                    self._urgent.wait(rest)
             self._work.clear()  # before the ring is emptied: what comes from here on sets it again
             self._urgent.clear()
             if self._stopping:
                 return
+            begin = time.thread_time()
             batch = self._process(self._take_streams())
+            if not self._behind:
+                self._since = _NEVER
             if batch:
                 self._post(self._deliver, batch)
                 self.stats.batches += 1
-                last = time.monotonic()
+                next_at = time.monotonic() + self._rest(time.thread_time() - begin)
+
+    def _rest(self, took_s: float) -> float:
+        """Return how long to wait after a batch that took so much of the processor: others' work does not count."""
+        return self._interval if self._interval is not None else min(REST_FACTOR * took_s, MAX_REST_S)
 
     def _post(self, callback: Any, argument: Any) -> None:
         assert self._loop is not None
@@ -231,6 +278,8 @@ class Ingest:
 
     def _take_streams(self) -> Iterable[IngestStream]:
         """Return the streams that may have something, each once, those that waited longest first."""
+        if self._ring:
+            self._since = min(self._since, self._ring[0]._listed_at)  # before it leaves: see `queue_age_s`
         streams = dict.fromkeys(self._behind)
         for _ in range(len(self._ring)):
             stream = self._ring.popleft()
@@ -249,30 +298,33 @@ class Ingest:
             segments += self._take(stream)
             if stream._queue:
                 self._behind.append(stream)
-        return deque(
-            (stream, pcm, decisions, flush)
-            for (stream, pcm, flush), decisions in zip(segments, self._detect(segments), strict=True)
-        )
+        return self._detect(segments)
 
-    def _take(self, stream: IngestStream) -> Iterator[Segment]:
+    def _take(self, stream: IngestStream) -> list[Segment]:
         """Decode the stream's share of a batch."""
+        segments: list[Segment] = []
         parts: list[bytes] = []
         room = SHARE_MS * SAMPLE_RATE // 1000 * 2
-        for _ in range(len(stream._queue)):
-            item = stream._queue.popleft()
+        taken = 0
+        queue = stream._queue
+        for _ in range(len(queue)):
+            item = queue.popleft()
             if isinstance(item, Flush):
                 parts.append(self._end_pcm(stream))
-                yield stream, b"".join(parts), item
+                segments.append((stream, b"".join(parts), item))
                 parts = []
                 continue
-            self._account(stream, item)
+            taken += _size(item)
             pcm = self._audio(stream, item)
             parts.append(pcm)
             room -= len(pcm)
             if room <= 0:
                 break
+        stream._bytes_out += taken
+        self._bytes_out += taken
         if pcm := b"".join(parts):
-            yield stream, pcm, None
+            segments.append((stream, pcm, None))
+        return segments
 
     def _audio(self, stream: IngestStream, item: bytes | Stamped | Pcm) -> bytes:
         if isinstance(item, bytes):
@@ -281,12 +333,6 @@ class Ingest:
             return self._resample(stream, item)
         pcm = self._decode(stream, item.packet)
         return stream._echo.process(stream, pcm, item.stamp) if stream._echo is not None else pcm
-
-    def _account(self, stream: IngestStream, item: bytes | Stamped | Pcm) -> None:
-        content = item if isinstance(item, bytes) else item.data if isinstance(item, Pcm) else item.packet
-        size = len(content) + ITEM_BYTES
-        stream._bytes_out += size
-        self._bytes_out += size
 
     def _resample(self, stream: IngestStream, piece: Pcm) -> bytes:
         tail = b""
@@ -312,57 +358,88 @@ class Ingest:
             self.stats.bad_packets += 1
             return tail
 
-    def _detect(self, segments: list[Segment]) -> list[tuple[Decision, ...]]:
-        """Return each segment's decisions. Round by round: in each, every stream has its next chunk."""
+    def _detect(self, segments: list[Segment]) -> deque[Delivery]:
+        """Return the segments with their decisions. A stream's segments must follow each other."""
         size = self._chunk_bytes
-        rounds: list[list[Chunk]] = []
-        used: dict[IngestStream, int] = {}  # rounds a stream already takes part in
-        for index, (stream, pcm, _) in enumerate(segments):
+        pieces: list[bytes] = []
+        streams: list[Rows] = []
+        ends: list[int] = []  # behind each segment's last row
+        rows = 0
+        for stream, pcm, _ in segments:
             data = stream._rest + pcm
-            end = len(data) - len(data) % size
+            count = len(data) // size
+            end = count * size
             stream._rest = data[end:]
-            number = used.get(stream, 0)
-            for at in range(0, end, size):
-                if number == len(rounds):
-                    rounds.append([])
-                rounds[number].append((index, stream, data[at : at + size]))
-                number += 1
-            used[stream] = number
-        found: list[list[Decision]] = [[] for _ in segments]
-        for entries in rounds:
-            for (index, _, _), decision in zip(entries, self._decide(entries), strict=True):
-                if decision is not None:
-                    found[index].append(decision)
-        return [tuple(values) for values in found]
+            if count:
+                pieces.append(data[:end])
+                if streams and streams[-1][0] is stream:
+                    _, first, before = streams.pop()
+                    streams.append((stream, first, before + count))
+                else:
+                    streams.append((stream, rows, count))
+                rows += count
+            ends.append(rows)
+        decisions = self._decisions(b"".join(pieces), streams, rows) if rows else []
+        batch: deque[Delivery] = deque()
+        begin = 0
+        for (stream, pcm, flush), end in zip(segments, ends, strict=True):
+            batch.append((stream, pcm, tuple(filter(None, decisions[begin:end])), flush))
+            begin = end
+        return batch
 
-    def _decide(self, entries: list[Chunk]) -> list[Decision | None]:
-        """Return a decision per entry, None where the engine fails even for that entry alone."""
+    def _decisions(self, pcm: bytes, streams: list[Rows], rows: int) -> list[Decision | None]:
+        """Return a decision per chunk, None where the engine fails even for that chunk alone."""
+        chunks = np.frombuffer(pcm, "<i2").reshape(rows, -1).astype(np.float32)
+        chunks *= np.float32(1 / 32768)
+        power = np.einsum("ij,ij->i", chunks, chunks)
+        levels = (10 * np.log10(power / chunks.shape[1] + _SILENT_POWER)).tolist()
+        if self._sequences:
+            owners = [stream for stream, _, count in streams for _ in range(count)]
+            probabilities = self._probabilities(owners, chunks)
+        else:
+            probabilities = self._by_rounds(streams, chunks)
+        return [
+            None if probability is None else Decision(probability, level)
+            for probability, level in zip(probabilities, levels, strict=True)
+        ]
+
+    def _by_rounds(self, streams: list[Rows], chunks: NDArray[np.float32]) -> list[float | None]:
+        """Ask the engine several times: in each round, every stream has its next chunk."""
+        probabilities: list[float | None] = [None] * len(chunks)
+        number = 0
+        while streams:
+            picked = [first + number for _, first, _ in streams]
+            found = self._probabilities([stream for stream, _, _ in streams], chunks[picked])
+            for row, probability in zip(picked, found, strict=True):
+                probabilities[row] = probability
+            number += 1
+            streams = [entry for entry in streams if entry[2] > number]
+        return probabilities
+
+    def _probabilities(self, streams: list[IngestStream], chunks: NDArray[np.float32]) -> list[float | None]:
+        """Ask the engine about a chunk of each of the streams, or about several of one in order."""
         try:
-            return [*self._decisions(entries)]
+            for stream in streams:
+                if stream._slot < 0:
+                    stream._slot = self._engine.open()
+            slots = np.array([stream._slot for stream in streams], np.intp)
+            result: list[float | None] = self._engine.process(slots, chunks).tolist()
         except MynahError:
             self.stats.vad_errors += 1
-        if len(entries) == 1:
+        else:
+            return result
+        if len(streams) == 1:
             return [None]
         # Perhaps it is one stream's audio that the engine cannot stand: the others must not pay for it.
-        return [self._decide([entry])[0] for entry in entries]
-
-    def _decisions(self, entries: list[Chunk]) -> list[Decision]:
-        for _, stream, _ in entries:
-            if stream._slot < 0:
-                stream._slot = self._engine.open()
-        slots = np.fromiter((stream._slot for _, stream, _ in entries), np.intp, len(entries))
-        samples = np.frombuffer(b"".join(chunk for _, _, chunk in entries), "<i2")
-        chunks = samples.reshape(len(entries), -1).astype(np.float32)
-        chunks *= np.float32(1 / 32768)
-        probabilities = self._engine.process(slots, chunks).tolist()
-        power = np.einsum("ij,ij->i", chunks, chunks) / chunks.shape[1]
-        levels = (10 * np.log10(power + _SILENT_POWER)).tolist()
-        return [Decision(*pair) for pair in zip(probabilities, levels, strict=True)]
+        return [self._probabilities([one], chunks[at : at + 1])[0] for at, one in enumerate(streams)]
 
     def _empty(self, stream: IngestStream) -> None:
+        taken = 0
         while stream._queue:
             if not isinstance(item := stream._queue.popleft(), Flush):
-                self._account(stream, item)
+                taken += _size(item)
+        stream._bytes_out += taken
+        self._bytes_out += taken
 
     def _retire(self, stream: IngestStream) -> None:
         self._empty(stream)
@@ -376,3 +453,10 @@ class Ingest:
         if decoder is not None and len(self._idle_decoders) < _IDLE_DECODERS:
             decoder.reset()
             self._idle_decoders.append(decoder)
+
+
+def _size(item: bytes | Stamped | Pcm) -> int:
+    """Return what a packet counts in memory."""
+    if isinstance(item, bytes):
+        return len(item) + ITEM_BYTES
+    return len(item.data if isinstance(item, Pcm) else item.packet) + ITEM_BYTES

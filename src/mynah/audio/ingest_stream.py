@@ -99,6 +99,7 @@ class IngestStream:
         self._ingest, self._sink, self._echo = ingest, sink, echo
         self._queue: deque[bytes | Stamped | Pcm | Flush] = deque()  # append and popleft are atomic
         self._listed = False  # in the ring; set by the loop, cleared by the worker
+        self._listed_at = 0.0  # on the loop's clock
         # Written by the loop only.
         self._closed = False
         self._settled_at = 0.0  # when the credit will be whole again, on the loop's clock
@@ -147,8 +148,7 @@ class IngestStream:
         for at in range(0, end, step):
             piece = data[at : min(at + step, end)]
             cost_s = pcm_cost_s(len(piece), sample_rate)
-            if not self._put(Pcm(piece, sample_rate), len(piece), cost_s):
-                self._ingest.stats.dropped_packets += (end - at - 1) // step
+            if not self._put(Pcm(piece, sample_rate), len(piece), cost_s, 1 + (end - at - 1) // step):
                 return
 
     def flush(self, token: Any) -> None:
@@ -159,32 +159,37 @@ class IngestStream:
         if not self._closed:
             self._queue.append(Flush(token))
             self._ingest._urgent.set()  # first: when the worker sees the work, it sees that it is urgent
-            self._ingest._list(self)
+            self._ingest._list(self, self._ingest._now())
 
     def close(self) -> None:
         """No more audio; the sink gets nothing any more. Safe more than once."""
         if not self._closed:
             self._closed = True
-            self._ingest._list(self)
+            self._ingest._list(self, self._ingest._now())
 
-    def _put(self, item: bytes | Stamped | Pcm, size: int, cost_s: float) -> bool:
-        """Queue the item and pay for it, if the bounds allow."""
+    def _put(self, item: bytes | Stamped | Pcm, size: int, cost_s: float, lost: int = 1) -> bool:
+        """Queue the item and pay for it, if the bounds allow. Else ``lost`` packets are counted as dropped."""
         ingest = self._ingest
         now = ingest._now()
         settled_at = max(self._settled_at, now) + cost_s
         size += ITEM_BYTES
-        if (
-            settled_at - now > MAX_DEBT_S
-            or len(self._queue) >= MAX_PENDING_PER_STREAM
+        stats = ingest.stats
+        if settled_at - now > MAX_DEBT_S:
+            stats.dropped_credit += lost
+        elif (
+            len(self._queue) >= MAX_PENDING_PER_STREAM
             or self._bytes_in - self._bytes_out + size > MAX_PENDING_BYTES_PER_STREAM
-            or ingest._bytes_in - ingest._bytes_out + size > MAX_PENDING_BYTES
         ):
-            ingest.stats.dropped_packets += 1
-            return False
-        self._settled_at = settled_at
-        self._bytes_in += size
-        ingest._bytes_in += size
-        self._queue.append(item)
-        if not self._listed:
-            ingest._list(self)
-        return True
+            stats.dropped_stream += lost
+        elif ingest._bytes_in - ingest._bytes_out + size > MAX_PENDING_BYTES:
+            stats.dropped_overload += lost
+        else:
+            self._settled_at = settled_at
+            self._bytes_in += size
+            ingest._bytes_in += size
+            self._queue.append(item)
+            if not self._listed:
+                ingest._list(self, now)
+            return True
+        stats.dropped_packets += lost
+        return False

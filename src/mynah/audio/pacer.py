@@ -15,21 +15,18 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-MAX_QUEUED_S = 30.0
-"""Audio a playback queues before `Playback.wait_room` makes the producer wait.
+_GRID_S = 0.005
+"""Frames are handed out at multiples of this: at most 200 wake-ups a second however many devices there are. All common
+frame lengths are multiples of it, so each playback is early by the same few ms all the time and its rhythm is even; a
+device cannot notice 5 ms of earliness behind its lead of 180 ms."""
 
-Two or three long sentences: enough that a listener never waits for synthesis, little enough that an
-interrupted answer wastes no more than that; as Opus it is about 90 KB. Policy: the producer waits. A push
-is never refused, so the bound is exceeded by one push at most."""
-
-_SLACK_S = 0.005
-"""Frames due within this time go in the same wake-up: at most 200 wake-ups a second however many devices
-there are, and a device cannot notice 5 ms of earliness behind its lead of 180 ms."""
+_SLACK_S = 0.001
+"""Frames due within this time go in the same wake-up: clocks and timers of event loops count in ms."""
 
 _LATE_S = 0.005
 """A frame handed out later than this after its time is counted as late."""
@@ -120,10 +117,11 @@ class Pacer:
         """Wake the playback at ``when``. Its older entry goes stale and is skipped when it comes up."""
         playback._wake_at = when
         heapq.heappush(self._heap, (when, next(self._order), playback))
-        self._arm()
+        if not self._ticking:
+            self._arm()
 
     def _arm(self) -> None:
-        if not self._heap or self._ticking:
+        if not self._heap:
             return
         when = self._heap[0][0]
         if self._timer is not None:
@@ -136,10 +134,11 @@ class Pacer:
     def _tick(self) -> None:
         self._timer = None
         self._ticking = True  # arm once at the end, not once per playback
-        now = self.loop.time()
+        now, heap = self.loop.time(), self._heap
+        horizon = now + _SLACK_S
         try:
-            while self._heap and self._heap[0][0] <= now + _SLACK_S:
-                when, _, playback = heapq.heappop(self._heap)
+            while heap and heap[0][0] <= horizon:
+                when, _, playback = heapq.heappop(heap)
                 if playback._wake_at != when:
                     continue
                 playback._wake_at = None
@@ -155,21 +154,51 @@ class Pacer:
 class Playback:
     """One answer on its way to one device. Made by `Pacer.play`."""
 
+    __slots__ = (
+        "_base",
+        "_early",
+        "_finished",
+        "_frame_s",
+        "_input_at",
+        "_low",
+        "_not_before",
+        "_on_low",
+        "_over",
+        "_pacer",
+        "_paused",
+        "_queue",
+        "_queued",
+        "_sent",
+        "_sink",
+        "_wake_at",
+        "frame_ms",
+    )  # fmt: skip
+
     def __init__(self, pacer: Pacer, sink: PlaybackSink, frame_ms: int, not_before: float | None) -> None:
         self._pacer, self._sink = pacer, sink
         self._frame_s = frame_ms / 1000
         self.frame_ms = frame_ms
         self._not_before = not_before
+        # Packets and markers; who pushes bounds it by `queued`, see `mynah.audio.supply.AHEAD`.
         self._queue: deque[bytes | _Marker] = deque()
         self._queued = 0
         self._sent = 0
         self._base: float | None = None  # when frame 0 plays, moved by starvation; None before it
+        self._early = 0.0  # by how much its frames go before their time, to go together with others'
         self._input_at = 0.0  # since when there is something to hand out: lateness counts from there
         self._wake_at: float | None = None
         self._finished = self._over = self._paused = False
-        self._room: asyncio.Future[None] | None = None
+        self._low = -1
+        self._on_low: Callable[[], None] | None = None
 
     # ------------------------------------------------------------ what the producer calls
+
+    def on_low(self, frames: int, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called for each frame that leaves when no more than ``frames`` are queued behind it.
+
+        It may push and mark, and must not raise.
+        """
+        self._low, self._on_low = frames, callback
 
     def push(self, frames: Sequence[bytes]) -> None:
         """Queue packets of one frame each. Ignored once cancelled. Raises RuntimeError after `finish`."""
@@ -177,11 +206,14 @@ class Playback:
             return
         if self._finished:
             raise RuntimeError("push after finish")
-        if not self._queued:
-            self._note_input()
+        waiting = (
+            self._queued > 0
+        )  # then it is planned already, for a frame or a marker that is in front of these
         self._queue.extend(frames)
         self._queued += len(frames)
-        self._plan()
+        if not waiting:
+            self._note_input()
+            self._plan()
 
     def mark(self, value: Any) -> None:
         """Queue a marker: delivered between the audio queued before it and the frame that follows."""
@@ -190,7 +222,6 @@ class Playback:
         if self._finished:
             raise RuntimeError("mark after finish")
         self._queue.append(_Marker(value))
-        self._plan()
 
     def finish(self) -> None:
         """There is no more input; `on_played` comes when the last frame has had time to play."""
@@ -206,7 +237,6 @@ class Playback:
         self._wake_at = None
         self._queue.clear()
         self._queued = 0
-        self._release()
 
     def pause(self) -> None:
         """Hold back from the next frame on. What the device already has keeps playing."""
@@ -225,14 +255,12 @@ class Playback:
             self._note_input()
             self._plan()
 
-    async def wait_room(self) -> None:
-        """Return when less than `MAX_QUEUED_S` is queued, or the playback is over."""
-        while not self._over and self._queued * self._frame_s >= MAX_QUEUED_S:
-            if self._room is None:
-                self._room = self._pacer.loop.create_future()
-            await asyncio.shield(self._room)
-
     # ------------------------------------------------------------ how it stands
+
+    @property
+    def queued(self) -> int:
+        """Frames queued and not yet handed out."""
+        return self._queued
 
     @property
     def queued_ms(self) -> int:
@@ -251,6 +279,19 @@ class Playback:
             return 0.0
         elapsed = max(0.0, self._pacer.loop.time() - self._base)
         return min(float(self.sent_ms), elapsed * 1000)
+
+    @property
+    def dry_at(self) -> float:
+        """When the frame behind those queued has to be handed out, in ``loop.time()`` seconds.
+
+        While the clock stands still, before the first frame and paused: if it went on now.
+        """
+        ahead = self._queued - self._pacer.lead_frames + 1
+        if self._base is None:
+            return max(self._pacer.loop.time(), self._not_before or 0.0) + ahead * self._frame_s
+        if self._paused:
+            return self._pacer.loop.time() + self._queued * self._frame_s
+        return self._base + (self._sent + ahead) * self._frame_s
 
     @property
     def over(self) -> bool:
@@ -277,27 +318,40 @@ class Playback:
             return max(self._input_at, self._not_before or 0.0)
         if not self._queue:  # one frame of guard: the device's own decoding and output buffer
             return self._base + (self._sent + 1) * self._frame_s if self._sent else self._input_at
-        return self._base + (self._sent - self._pacer.lead_frames + 1) * self._frame_s
+        return self._base - self._early + (self._sent - self._pacer.lead_frames + 1) * self._frame_s
 
     def _plan(self) -> None:
-        due = self._due()
+        self._wake(self._due(), self._pacer.loop.time())
+
+    def _wake(self, due: float | None, now: float) -> None:
+        """Be served at ``due``, or when something changes."""
         if due is None:
             self._wake_at = None
             return
-        due = max(due, self._pacer.loop.time())
-        if self._wake_at is None or abs(self._wake_at - due) > _GRAIN_S:
+        due = max(due, now)
+        wake_at = self._wake_at
+        if wake_at is None or abs(wake_at - due) > _GRAIN_S:
             self._pacer._schedule(self, due)
 
     def _serve(self, now: float) -> None:
         """Hand out what is due, then plan the next wake-up."""
+        soft, hard = now + _SLACK_S, now + _GRAIN_S
+        due = None
         try:
-            while not self._over and not self._paused:
-                due = self._due()
-                if due is None or due > now + (_GRAIN_S if self._strict else _SLACK_S):
-                    break
+            while (due := self._due()) is not None and due <= (
+                soft if self._queue and self._base is not None else hard
+            ):
                 self._step(now, due)
+        except BaseException:  # a sink's: its own affair, the clock goes on
+            due = self._due()
+            raise
         finally:
-            self._plan()
+            self._wake(due, now)
+
+    def _begin(self, base: float) -> None:
+        """Start the clock: frame 0 plays at ``base``."""
+        self._base = base
+        self._early = max((base + _GRAIN_S) % _GRID_S - _GRAIN_S, 0.0)
 
     def _step(self, now: float, due: float) -> None:
         if not self._queue:
@@ -315,18 +369,12 @@ class Playback:
             stats.worst_late_ms = max(stats.worst_late_ms, late * 1000)
         stats.frames += 1
         if self._base is None:
-            self._base = now
+            self._begin(now)
         elif self._base + self._sent * self._frame_s < now - _GRAIN_S:
-            self._base = now - self._sent * self._frame_s  # the device ran dry: its clock starts anew here
+            self._begin(now - self._sent * self._frame_s)  # the device ran dry: its clock starts anew here
             stats.restarts += 1
         self._sent += 1
         self._queued -= 1
-        if self._queued * self._frame_s < MAX_QUEUED_S:
-            self._release()
         self._sink.on_frame(head, self._sent * self.frame_ms)
-
-    def _release(self) -> None:
-        if self._room is not None:
-            if not self._room.done():
-                self._room.set_result(None)
-            self._room = None
+        if self._queued <= self._low and self._on_low is not None:
+            self._on_low()

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mynah.bench import audio, echo, endpointing, latency, pacing, sockets, turn
+from mynah.bench import audio, connections, echo, endpointing, latency, opus, pacing, sockets, turn
 from mynah.bench.report import Recording, Result, as_json, machine, now, print_table
 from mynah.errors import ConfigError, MynahError
 
 BENCHES: Final[dict[str, Callable[[], Iterator[Result]]]] = {
-    "opus": audio.opus,
+    "opus": opus.opus,
     "vad": audio.vad,
     "ingest": audio.ingest,
     "websocket": sockets.websocket,
+    "connections": connections.connections,
     "pacer": pacing.pacer,
     "turn": turn.turns,
     "latency": latency.latency,

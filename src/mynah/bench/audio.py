@@ -1,21 +1,27 @@
-"""Codec, voice detection and the up-link worker, each by itself."""
+"""Voice detection and the up-link worker, each by itself."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import random
 import time
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 
 from mynah.audio.ingest import Decision, Ingest
-from mynah.audio.opus import OpusDecoder, OpusEncoder
+from mynah.audio.opus import OpusEncoder
 from mynah.audio.pcm import resample
 from mynah.bench.report import Result, distribution, repeat
 from mynah.providers.tts.fake import babble
 from mynah.providers.vad.silero import CHUNK, SileroEngine, limit_blas_threads
 
+_SPEAKERS = (1, 10, 50, 200, 400)
+_SPOKEN_S = 3.0
+"""How long each of them speaks, after half a second that is not counted."""
+_PACKET_S = 0.06
+_PACKET_BYTES = 1920
 _SECONDS = 4.0
 """Length of the test sound: the fakes' babble, which is the same on every machine."""
 
@@ -23,23 +29,6 @@ _SECONDS = 4.0
 def _frames(rate: int, frame_bytes: int) -> list[bytes]:
     pcm = resample(babble(_SECONDS), 16000, rate)
     return [pcm[at : at + frame_bytes] for at in range(0, len(pcm) - frame_bytes + 1, frame_bytes)]
-
-
-def opus() -> Iterator[Result]:
-    """Encode and decode 60 ms frames of speech-like sound."""
-    packets: list[bytes] = []
-    for rate in (16000, 24000):
-        for complexity in (0, 5, 10):
-            encoder = OpusEncoder(rate, 60, complexity)
-            frames = _frames(rate, encoder.frame_bytes)
-            if not packets:
-                packets = [encoder.encode(frame) for frame in frames]
-            endless = itertools.cycle(frames)
-            samples = repeat(lambda e=encoder, f=endless: e.encode(next(f)))  # type: ignore[misc]
-            yield distribution("opus encode", f"{rate // 1000} kHz, complexity {complexity}", "µs", samples)
-    decoder = OpusDecoder(16000)
-    stream = itertools.cycle(packets)
-    yield distribution("opus decode", "16 kHz", "µs", repeat(lambda: decoder.decode(next(stream))))
 
 
 def vad() -> Iterator[Result]:
@@ -57,18 +46,24 @@ def vad() -> Iterator[Result]:
 
 
 class _Counter:
-    """A sink that only waits for its flush."""
+    """A sink that only waits for its flush, and looks at the clock."""
 
     def __init__(self) -> None:
         self._done = asyncio.Event()
+        self.delays_ms: list[float] = []
+        self.pushed: deque[float] = deque()
+        """When the packets on their way were pushed, by `time.monotonic`; empty where nobody wants to know."""
 
     async def flushed(self) -> None:
         """Wait for the next flush."""
         await self._done.wait()
         self._done.clear()
 
-    def on_pcm(self, pcm: bytes, decisions: tuple[Decision, ...]) -> None:
+    def on_pcm(self, pcm: bytes, decisions: tuple[Decision, ...]) -> None:  # noqa: ARG002
         """Audio came back."""
+        now = time.monotonic()
+        for _ in range(min(len(self.pushed), len(pcm) // _PACKET_BYTES)):
+            self.delays_ms.append((now - self.pushed.popleft()) * 1000)
 
     def on_flushed(self, token: object) -> None:  # noqa: ARG002
         """All of it."""
@@ -86,6 +81,8 @@ def ingest() -> Iterator[Result]:
         case = f"{streams} streams" if streams > 1 else "1 stream"
         yield distribution("ingest", f"{case}, all threads", "µs/packet", worker)
         yield distribution("ingest", f"{case}, the loop's share", "µs/packet", loop)
+    for streams in _SPEAKERS:
+        yield from asyncio.run(_ingest_in_real_time(packets, streams))
 
 
 async def _ingest_pass(packets: list[bytes], streams: int) -> tuple[float, float]:
@@ -106,3 +103,44 @@ async def _ingest_pass(packets: list[bytes], streams: int) -> tuple[float, float
     assert worker.stats.packets == count
     worker.stop()
     return result
+
+
+async def _ingest_in_real_time(packets: list[bytes], streams: int) -> list[Result]:
+    """Let everybody speak, each on a clock of his own: what a second of speech costs, and how long it is on its way."""
+    worker = Ingest(SileroEngine())
+    worker.start()
+    sinks = [_Counter() for _ in range(streams)]
+    speakers = [(worker.open(sink), sink) for sink in sinks]
+    dice = random.Random(1)
+    phases = sorted((dice.random() * _PACKET_S, number) for number in range(streams))
+
+    async def speak(seconds: float) -> None:
+        begin = time.monotonic()
+        for turn in range(round(seconds / _PACKET_S)):
+            for phase, number in phases:
+                wait = begin + turn * _PACKET_S + phase - time.monotonic()
+                if wait > 0.001:
+                    await asyncio.sleep(wait)
+                stream, sink = speakers[number]
+                sink.pushed.append(time.monotonic())
+                stream.push(packets[(turn + number) % len(packets)])
+        for stream, sink in speakers:
+            stream.flush(sink)
+        await asyncio.gather(*(sink.flushed() for sink in sinks))
+
+    await speak(0.5)
+    for sink in sinks:
+        sink.delays_ms.clear()
+    process, thread, before = time.process_time(), time.thread_time(), worker.stats.packets
+    await speak(_SPOKEN_S)
+    spoken_s = (worker.stats.packets - before) * _PACKET_S
+    loop_ms = (time.thread_time() - thread) / spoken_s * 1000
+    worker_ms = (time.process_time() - process) / spoken_s * 1000 - loop_ms
+    worker.stop()
+    case = f"{streams} in real time" if streams > 1 else "1 in real time"
+    note = "ingest in real time: CPU of the worker thread per second of speech; delay from a packet to its decisions"
+    results = [distribution("ingest", f"{case}, worker", "ms/s", [worker_ms], note)]
+    if not worker.stats.dropped_packets:  # else the machine is too busy, and no delay is known
+        delays = [delay for sink in sinks for delay in sink.delays_ms]
+        results.append(distribution("ingest", f"{case}, delay", "ms", delays))
+    return results

@@ -122,6 +122,7 @@ def endpointing() -> Iterator[Result]:
         yield from _accuracy(case, _takes("en", room_db)[: len(takes["en"]) // 2])
     for language in _LANGUAGES:
         bench = f"end of turn, {_LANGUAGES[language]}"
+        yield from _pauses(bench, takes[language])
         yield from _compare(bench, language, takes[language], _oracle(language), waits=False)
     bench = "end of turn, PocketSphinx"
     yield from _compare(bench, "en", takes["en"], _pocketsphinx(takes["en"]), waits=True)
@@ -424,6 +425,26 @@ def _accuracy(room: str, takes: list[_Take]) -> Iterator[Result]:
     yield distribution("end of turn, accuracy", room, "ms", errors, note)
     distances = [abs(error) for error in errors]
     yield distribution("end of turn, accuracy", f"{room}, absolute", "ms", distances)
+
+
+def _pauses(bench: str, takes: list[_Take]) -> Iterator[Result]:
+    """When the last pause is told, which is when an answer is guessed, and what guesses it takes."""
+    told: list[float] = []
+    guesses = []
+    for take in takes:
+        endpointer = Endpointer(_capabilities(200))
+        edges = [(one.at_ms, endpointer.push(one.probability, one.level_db)) for one in take.decided]
+        found = [(at_ms, edge) for at_ms, edge in edges if edge is not None]
+        guesses.append(float(sum(edge is Edge.PAUSED for _, edge in found)))
+        at_ms, edge = found[-2]  # the last is the end
+        if edge is Edge.PAUSED:
+            told.append(at_ms - take.end_ms)
+    real = _mean([float(len(take.segments)) for take in takes])
+    note = (
+        f"{bench}: with a silence of 200 ms, {100 * len(told) / len(takes):.0f} % have a pause before the end; "
+        f"{_mean(guesses):.2f} pauses are told per utterance, {real:.2f} are real"
+    )
+    yield distribution(bench, "pause told after the last sound", "ms", told, note)
 
 
 def _compare(

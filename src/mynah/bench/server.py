@@ -38,6 +38,11 @@ class ServerReport(msgspec.Struct, frozen=True):
     """CPU time of all its threads since it was ready, in s."""
     summary: str
     """How its conversations went, in a line."""
+    frames: int = 0
+    """Of audio that it has sent,"""
+    late_frames: int = 0
+    """and of these more than 5 ms after their time."""
+    worst_late_ms: float = 0.0
 
 
 class FakeDelays(msgspec.Struct, frozen=True):
@@ -78,6 +83,11 @@ class ServerUnderTest:
                 raise MynahError("the server did not start: try `mynah serve -c benchmarks/fakes.yaml`")
             self._url = line.split()[1].removeprefix("ws=")
         return self._url
+
+    @property
+    def pid(self) -> int:
+        """Number of its process."""
+        return self._process.pid
 
     def stop(self) -> ServerReport:
         """End it and return what it says. Raises MynahError."""
@@ -142,7 +152,9 @@ def serve(config: str, folder: str, *overrides: str) -> int:
 
 async def _serve(settings: Settings) -> None:
     from mynah.app import App
+    from mynah.net.descriptors import raise_limit
 
+    raise_limit()
     logger.remove()  # nobody reads what it would write
     app = App(settings)
     stop = asyncio.Event()
@@ -150,10 +162,12 @@ async def _serve(settings: Settings) -> None:
     try:
         addresses = await app.start()
         await _settle()
+        app.settle()
         begin = time.process_time()
         _write(addresses.ready_line())
         await stop.wait()
-        report = ServerReport(time.process_time() - begin, app.summary())
+        used, sent = time.process_time() - begin, app.pacing
+        report = ServerReport(used, app.summary(), sent.frames, sent.late_frames, sent.worst_late_ms)
     finally:
         await app.stop(drain_s=0.0)
     _write(msgspec.json.encode(report).decode())

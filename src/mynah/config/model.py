@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import PrivateAttr, field_validator
 
 from mynah.config.conversation import Conversation, EndPrompt
+from mynah.config.observability import Tracing
 from mynah.config.section import Section, setting
 from mynah.config.server import Server
 from mynah.errors import ConfigError
@@ -219,6 +220,7 @@ class Settings(Section):
     )
     conversation: Conversation = setting("turn taking and memory", default=Conversation())
     timeouts: Timeouts = setting("how long to wait for AI services", default=Timeouts())
+    tracing: Tracing = setting("traces of single turns, for an OpenTelemetry collector", default=Tracing())
     xiaozhi: Xiaozhi = setting("what the server says in its hello", default=Xiaozhi())
 
     _path: Path | None = PrivateAttr(default=None)

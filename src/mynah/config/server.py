@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import SecretStr, field_validator
 
+from mynah.config.overload import Overload
 from mynah.config.section import SecretText, Section, Text, is_placeholder, setting
 
-MIN_ANNOUNCE_TOKEN_CHARS = 16
+MIN_TOKEN_CHARS = 16
 """What random characters take to withstand guessing over a network for good."""
 
 
@@ -65,7 +66,8 @@ class Limits(Section):
     """Bounds against mistakes and abuse."""
 
     max_connections: int = setting(
-        "devices connected at once; more are refused with 503. About 14 KB of memory each.",
+        "devices connected at once; some more are told that the server is full (`server.overload.reserve`), the rest "
+        "is refused with 503. About 8 KB of memory each, 14 KB with tools of its own.",
         default=10000,
         ge=1,
     )
@@ -162,6 +164,15 @@ class Server(Section):
         "token of `POST /api/say`, which makes devices speak; at least 16 characters. Empty: there is no such call",
         default=SecretStr(""),
     )
+    metrics: bool = setting(
+        "count what happens, and tell it at `GET /metrics` of the device HTTP port, for Prometheus",
+        default=True,
+    )
+    metrics_token: SecretText = setting(
+        "token of `GET /metrics` for programs on other machines; at least 16 characters. Empty: only programs on this "
+        "machine get an answer, and none that a proxy sends",
+        default=SecretStr(""),
+    )
     firmware_dir: str = setting(
         "folder of the firmware images offered to devices; empty: `firmware` in the data directory",
         default="",
@@ -173,13 +184,14 @@ class Server(Section):
         default=(),
     )
     limits: Limits = setting("bounds against mistakes and abuse", default=Limits())
+    overload: Overload = setting("what happens when too many people talk", default=Overload())
 
-    @field_validator("announce_token")
+    @field_validator("announce_token", "metrics_token")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if 0 < len(value.get_secret_value()) < MIN_ANNOUNCE_TOKEN_CHARS:
+        if 0 < len(value.get_secret_value()) < MIN_TOKEN_CHARS:
             raise ValueError(
-                f"is too short to keep anybody out: use {MIN_ANNOUNCE_TOKEN_CHARS} or more characters, or none"
+                f"is too short to keep anybody out: use {MIN_TOKEN_CHARS} or more characters, or none"
             )
         return value
 

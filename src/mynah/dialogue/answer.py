@@ -102,6 +102,10 @@ class Answer:
             self._task.cancel()
         self.speech.cancel()
 
+    def close(self) -> None:
+        """It is over: let go of what knows it as well, or they would wait for the garbage collector together."""
+        self.thought = self._reply = self._task = None
+
     async def done(self) -> None:
         """Wait until everything is said or queued. Raises what went wrong."""
         assert self._task is not None
@@ -213,7 +217,7 @@ class Answer:
     async def _fill(self) -> None:
         """Queue a short phrase, once per reply, if there is one that can be said at once."""
         services, language = self._services, self._context.language
-        if self._filled or not services.settings.fillers:
+        if self._filled or not services.settings.fillers or services.admission.tense:
             return
         phrases = [
             phrase for phrase in variants("filler", language) if services.voice.knows(phrase, language)

@@ -77,6 +77,7 @@ class Answering:
         if guess is not None:
             self._services.speculation.settle(False, guess[1].tokens)
             guess[1].cancel()
+            guess[1].close()
 
     def answer(self, words: str) -> Answer:
         """Return the answer to what was said: the one that was guessed, if it was to the same words."""

@@ -20,20 +20,22 @@ MAX_TOKENS: Final = 5_000_000
 character). A usual conversation has 500 to 2000. Overflow policy: as for `MAX_DEVICES`."""
 
 
-class Kept(msgspec.Struct):
+class Kept(msgspec.Struct, gc=False):
     """What outlives a connection."""
 
     history: History
     language: str
     """``en`` or ``zh``: what was spoken last."""
+    talked_at: float = 0.0
+    """When somebody last began to talk or got an answer, by the event loop's clock; 0 for never."""
 
 
-class _Live(msgspec.Struct):
+class _Live(msgspec.Struct, gc=False):
     kept: Kept
     sessions: int
 
 
-class _Away(msgspec.Struct):
+class _Away(msgspec.Struct, gc=False):
     kept: Kept
     since: float
     tokens: int
@@ -102,6 +104,12 @@ class Conversations:
             self._away[device_id] = _Away(live.kept, self._clock(), tokens)
             self._tokens += tokens
         self.expire()
+
+    def talked_at(self, device_id: str) -> float:
+        """Return when this device last had a turn, by the event loop's clock; 0 when that is not known."""
+        live, away = self._live.get(device_id), self._away.get(device_id)
+        kept = live.kept if live is not None else away.kept if away is not None else None
+        return kept.talked_at if kept is not None else 0.0
 
     def forget(self, device_id: str) -> None:
         """Forget what was said with this device, also in a session that is running; that goes on with nothing."""

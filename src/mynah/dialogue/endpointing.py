@@ -14,15 +14,23 @@ from typing import Final
 
 from mynah.providers.base import VadCapabilities
 
-PAUSE_MS: Final = 96.0
-"""Silence after which there is a pause: longer than the closure before a `p` or `t`, and found as soon as the detector
-lets go."""
+PAUSE_MS: Final = 64.0
+"""Silence after which there is a pause, the sooner the better: what is guessed then has to be ready when the silence is
+over. Some closures before a `p` or `t` are longer; a guess they cause is void before it has cost much."""
+PAUSE_CHUNKS: Final = 3
+"""Silence, in decisions, from which on a pause is one in the sentence and not a closure in a word: people's habits are
+learnt from it, and a single sound in it is a click."""
 RESUME_CHUNKS: Final = 2
 """Speech, in decisions, that ends a pause. One may be a click or a breath; the shortest word has four."""
 BACKDATE_CHUNKS: Final = 5
 """How far a confirmed silence is dated back at most. Detectors rarely lag more than 160 ms, and a mistake about the
 level must not cost more."""
 
+_INAUDIBLE_CHUNKS: Final = 3
+"""Inaudible decisions that make a pause though the detector still says speech."""
+_WAVERING_CHUNKS: Final = 2
+_WAVERING: Final = 0.95
+"""As many are enough when the probability is below this: the detector begins to let go. In a closure it rarely does."""
 _UNCOUNTED_CHUNKS: Final = 1.0
 """Silence that no silent decision stands for: the decision with the last sound in it is half silence on average, and
 decisions wait for the packet that completes them. With it, the mean is what was asked for."""
@@ -54,7 +62,7 @@ class Edge(enum.Enum):
     PAUSED = "paused"
     """A short silence, the moment to think about what was said so far."""
     RESUMED = "resumed"
-    """Speech goes on after PAUSED; `Endpointer.pause_ms` says how long the pause was."""
+    """Audible speech goes on after PAUSED; `Endpointer.pause_ms` says how long the pause was."""
     ENDED = "ended"
 
 
@@ -64,10 +72,13 @@ class Endpointer:
     Hysteresis: at or above ``threshold`` is speech, below ``threshold_low`` is silence, in between the last decision
     stands. Speech shorter than ``min_speech_ms`` is a click; silence of ``min_silence_ms`` after speech ends the
     utterance, unless `require_silence` or `wait` says otherwise. Times are rounded to whole decisions.
+
+    A pause is told as soon as nothing can be heard, an end only when the detector says silence, too.
     """
 
     __slots__ = (
         "_dip",
+        "_early",
         "_gap",
         "_high",
         "_limit",
@@ -96,19 +107,24 @@ class Endpointer:
         chunk_ms: float = 32.0,
         min_speech_ms: float | None = None,
         pause_ms: float = PAUSE_MS,
+        early: bool = True,
     ) -> None:
-        """``chunk_ms`` is the length of what one decision is about, ``pause_ms`` the silence before `Edge.PAUSED`."""
+        """``chunk_ms`` is the length of what one decision is about, ``pause_ms`` the silence before `Edge.PAUSED`.
+
+        ``early=False``: a pause is told only when the detector has let go, and not before `PAUSE_CHUNKS`.
+        """
         self.chunk_ms = chunk_ms
+        self._early = early
         self._high = capabilities.threshold
         self._low = capabilities.threshold_low
-        self._pause = self._chunks(pause_ms)
+        self._pause = self._chunks(pause_ms) if early else max(self._chunks(pause_ms), PAUSE_CHUNKS)
         self._min_speech = self._min_silence = self._limit = 1
         self.require_silence(capabilities.min_silence_ms)
         self.require_speech(capabilities.min_speech_ms if min_speech_ms is None else min_speech_ms)
         self._loudness = _Loudness()
         # Counts of decisions.
         self._voiced = False  # the last one was speech
-        self._run = 0  # of speech in a row: before STARTED, or that may end a pause
+        self._run = 0  # of speech: in a row before STARTED, or what may end a pause
         self._dip = 0  # silent ones in a row before STARTED
         self._gap = 0  # since the last speech of the utterance before, or the beginning
         self._span = 0  # since the first one of a run of speech before STARTED
@@ -120,8 +136,8 @@ class Endpointer:
         self.paused = False
         """Between `Edge.PAUSED` and `Edge.RESUMED` or `Edge.ENDED`."""
         self.pause_ms = 0.0
-        """At `Edge.RESUMED` the pause that just ended; at `Edge.STARTED` the silence since the utterance before it, or
-        since the stream began."""
+        """At `Edge.RESUMED` the pause that just ended, 0 when it was only a closure in a word; at `Edge.STARTED` the
+        silence since the utterance before it, or since the stream began."""
         self.peak = 0.0
         """Highest probability seen so far."""
 
@@ -175,7 +191,7 @@ class Endpointer:
         if not self.speaking:
             return self._before(audible)
         if self._voiced:
-            return self._during(audible)
+            return self._during(audible, probability)
         return self._after()
 
     def _chunks(self, ms: float) -> int:
@@ -207,18 +223,37 @@ class Endpointer:
         self.speaking = True
         return Edge.STARTED
 
-    def _during(self, audible: bool) -> Edge | None:
-        """Take speech within an utterance, perhaps after a silence."""
-        if not self.paused:
-            self._silence = 0
-            self._hear(audible)
-            return None
-        self._run += 1
-        if self._run < RESUME_CHUNKS:
-            return None
-        self.pause_ms = self._silence * self.chunk_ms
-        self._speech += self._run
-        self._tail = self._run = self._silence = 0
+    def _during(self, audible: bool, probability: float) -> Edge | None:
+        """Take what the detector calls speech within an utterance, perhaps after a silence."""
+        if self.paused and self._silence >= PAUSE_CHUNKS:
+            self._run += 1
+            if self._run < RESUME_CHUNKS:
+                return None
+            self._speech += self._run
+            self._tail = 0
+            return self._resume(self._silence * self.chunk_ms)
+        self._silence = 0
+        self._hear(audible)
+        if not audible:
+            if self.paused or not self._fading(probability):
+                return None
+            self.paused = True
+            self._run = 0
+            return Edge.PAUSED
+        if self.paused:
+            self._run += 1
+            if self._run >= RESUME_CHUNKS:
+                return self._resume(0.0)
+        return None
+
+    def _fading(self, probability: float) -> bool:
+        """Return whether the voice has fallen silent, as far as can be heard, and the detector is only late."""
+        least = _WAVERING_CHUNKS if probability < _WAVERING else _INAUDIBLE_CHUNKS
+        return self._early and self._tail >= least
+
+    def _resume(self, pause_ms: float) -> Edge:
+        self.pause_ms = pause_ms
+        self._run = self._silence = 0
         self._limit = self._min_silence
         self.paused = False
         return Edge.RESUMED
@@ -227,8 +262,11 @@ class Endpointer:
         """Take silence within an utterance, perhaps its end."""
         if self._silence == 0:
             self._silence = min(self._tail, BACKDATE_CHUNKS)
-        self._silence += self._run + 1  # what seemed to be speech again was a click
-        self._run = 0
+        elif self._silence >= PAUSE_CHUNKS:
+            self._silence += self._run  # what seemed to be speech again was a click
+        self._silence += 1
+        if self._silence >= PAUSE_CHUNKS:
+            self._run = 0
         if self._silence >= self._limit:
             self._limit = self._min_silence
             self._gap = self._silence
@@ -238,6 +276,7 @@ class Endpointer:
             return Edge.ENDED
         if not self.paused and self._silence >= self._pause:
             self.paused = True
+            self._run = 0
             return Edge.PAUSED
         return None
 

@@ -107,7 +107,8 @@ class Ear:
         self._request = request
         self._listener = listener
         self._manual = manual
-        self.endpointer = Endpointer(capabilities)
+        # What judges by the sound needs some silence in it, and what it is sure of ends the utterance at once.
+        self.endpointer = Endpointer(capabilities, early=not keep_tail)
         """Finds the edges; told from outside how much speech and silence they take."""
         self._asr_stream: AsrStream | None = None
         self._preroll: deque[bytes] = deque()

@@ -32,6 +32,8 @@ class TurnRecord(msgspec.Struct):
     """The turn ended without a sound or a word: a bug, or a model that says nothing."""
     wake_ms: int = 0
     """Audio of the wake word that the device sent along, in ms."""
+    speech_start: float = 0.0
+    """When the user began to speak, in manual mode pressed the button; of several parts the last. 0 for text."""
     speech_end: float = 0.0
     transcript: float = 0.0
     tts_start: float = 0.0

@@ -78,6 +78,10 @@ class Reply:
         if self._speech is not None:
             self._speech.cancel()
 
+    def close(self) -> None:
+        """It is over: let go of the session, which is kept in memory by what is left of it otherwise."""
+        self._on_played, self._on_frame = _nobody, None
+
     def finish(self) -> None:
         """There is no more to say."""
         self.speech.finish()
@@ -145,3 +149,7 @@ class Reply:
         if self._sentence:
             self._link.send(TtsSentence(self._sentence, self._session_id, "sentence_end"))
             self._sentence = ""
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""

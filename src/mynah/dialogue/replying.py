@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol
 
-from mynah.dialogue import emotion
+from mynah.dialogue import emotion, events
 from mynah.dialogue.answer import Answer
 from mynah.dialogue.answering import Answering
 from mynah.dialogue.completeness import Completeness
 from mynah.dialogue.completeness import judge as judge_words
+from mynah.dialogue.device_tools import DeviceTools
 from mynah.dialogue.interruption import HeardVoice, Judgement, judge
 from mynah.dialogue.record import TurnRecord
 from mynah.dialogue.reply import Reply
@@ -20,6 +20,8 @@ from mynah.dialogue.speak import Spoken
 from mynah.dialogue.talker import Talker
 from mynah.dialogue.think import Face
 from mynah.dialogue.tickets import Tickets
+from mynah.dialogue.turn import Phase
+from mynah.dialogue.work import TurnWork
 from mynah.providers.base import ChatMessage, Role
 from mynah.texts import detect_language
 from mynah.tools.toolbox import SessionTools
@@ -28,22 +30,13 @@ CUT_IN_S = 2.0
 """Who ends a reply this soon after it began was probably not done with what it answers."""
 
 
-class Spawn(Protocol):
-    """Starts work of the current turn, which ends with the turn."""
-
-    def __call__(
-        self, work: Callable[[], Coroutine[Any, Any, None]], instead: Callable[[], None] | None = None
-    ) -> None:
-        """``instead`` of an apology is done when it fails."""
-
-
 class Replying:
-    """What is said to one device. Made with its session; the parts that cost something are made for each reply."""
+    """What is said to one device. Made for the first reply; the parts that cost something are made for each."""
 
     # fmt: off
     __slots__ = (
-        "_answer", "_answering", "_end_session", "_link", "_loop", "_on_ready", "_reply", "_services",
-        "_spawn", "_stamp", "_talker", "_tell_played", "_ticket", "_tools", "record", "tickets", "user_text",
+        "_answer", "_answering", "_end_session", "_link", "_loop", "_post", "_reply", "_services", "_stamp",
+        "_talker", "_ticket", "_tools", "_work", "record", "tickets", "user_text",
     )
     # fmt: on
 
@@ -52,21 +45,17 @@ class Replying:
         services: Services,
         link: Link,
         talker: Talker,
-        tools: Callable[[], Awaitable[SessionTools]],
-        spawn: Spawn,
-        on_ready: Callable[[], None],
-        on_played: Callable[[bool], None],
+        tools: Callable[[], DeviceTools],
+        work: TurnWork,
+        post: Callable[[events.Event], None],
     ) -> None:
-        """``on_ready``: the answer has its first words, or is about to do something that cannot be taken back.
-        ``on_played``: the reply has been played; True: the conversation is over.
-        """
+        """``post`` is told when an answer is `Ready` and when a reply was `Played`."""
         self._services = services
         self._link = link
         self._talker = talker
         self._tools = tools
-        self._spawn = spawn
-        self._on_ready = on_ready
-        self._tell_played = on_played
+        self._work = work
+        self._post = post
         self._loop = asyncio.get_running_loop()
         self._answering: Answering | None = None
         self._answer: Answer | None = None
@@ -79,21 +68,22 @@ class Replying:
         """What the reply answers; empty when the assistant speaks by itself."""
         self.record = TurnRecord(talker.device_id)
 
-    @property
-    def active(self) -> bool:
-        """Whether the device has been told to speak."""
-        return self._reply is not None
+    def tidy(self, phase: Phase) -> None:
+        """Drop what does not belong into this phase."""
+        if phase not in (Phase.LISTENING, Phase.RECOGNISING):
+            self.drop_guess()
+        if self._reply is None and phase in (Phase.IDLE, Phase.LISTENING):
+            # What was said led to no reply (a noise, a wake word): it must not stick to the next one.
+            self.user_text = ""
+            if self.record.speech_end:
+                self.record = TurnRecord(self._talker.device_id)
 
-    def renew(self) -> None:
-        """What was said led to no reply (a noise, a wake word): it must not stick to the next one."""
-        self.user_text = ""
-        if self.record.speech_end:
-            self.record = TurnRecord(self._talker.device_id)
-
-    def forget_device(self) -> None:
-        """The device has told another name."""
-        self._answering = None
-        self.record = TurnRecord(self._talker.device_id)
+    def close(self) -> None:
+        """End everything: there will be no more replies."""
+        self.drop_guess()
+        self.cancel()
+        self.tickets.close()
+        self._answering = None  # it knows us: together they would wait for the garbage collector
 
     # -- answers
 
@@ -118,16 +108,24 @@ class Replying:
         if self._reply is not None:
             answer.begin(self._reply)
         answer.commit()
-        self._spawn(answer.done)
+        self._work.spawn(answer.done)
         return True
 
     def _answers(self) -> Answering:
         if self._answering is None:
             talker = self._talker
             self._answering = Answering(
-                self._services, talker.device_id, talker.kept, talker.reminders, self._tools, self._on_ready
+                self._services,
+                talker.device_id,
+                talker.kept,
+                talker.reminders,
+                self._ready_tools,
+                self._on_ready,
             )
         return self._answering
+
+    def _ready_tools(self) -> Awaitable[SessionTools]:
+        return self._tools().ready()
 
     # -- the reply
 
@@ -158,7 +156,7 @@ class Replying:
         self._end_session |= end_session
         if sorry:
             reply.show_face(Face(*emotion.SORRY))
-        self._spawn(partial(self._utter, reply, words, remember), instead=reply.finish)
+        self._work.spawn(partial(self._utter, reply, words, remember), instead=reply.finish)
 
     async def _utter(self, reply: Reply, words: str, remember: bool) -> None:
         language = detect_language(words, default=self._talker.kept.language)
@@ -171,6 +169,7 @@ class Replying:
             self._reply.restart()
         elif self._answer is not None:
             self._answer.cancel()
+            self._answer.close()
             self._answer = None
 
     def cancel(self) -> None:
@@ -181,7 +180,9 @@ class Replying:
             self._reply.cancel()
             self.record.interrupted = True
             self._close(self._reply)
-        self._answer = None
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
 
     def put_back(self) -> None:
         """The user may be going on: the answer that has not begun becomes a guess."""
@@ -214,7 +215,11 @@ class Replying:
         end_session = self._end_session or (thought is not None and thought.end_session)
         if self._reply is not None:
             self._close(self._reply)
-        self._tell_played(end_session)
+        self._post(events.Played(self._work.turn, end_session))
+
+    def _on_ready(self) -> None:
+        """The answer has its first words, or is about to do something that cannot be taken back."""
+        self._post(events.Ready(self._work.turn))
 
     def _on_frame(self, packet: bytes, stamp: int) -> None:
         if self._talker.echo is not None:
@@ -247,6 +252,9 @@ class Replying:
         self.user_text = ""
         self._end_session = False
         self._ticket = 0
+        reply.close()
+        if answer is not None:
+            answer.close()
 
     # -- a voice meanwhile
 
@@ -255,7 +263,7 @@ class Replying:
         reply = self._reply
         if reply is not None:
             reply.hold()
-            self._spawn(partial(self._judge, voice, reply, judged), instead=lambda: judged(Judgement()))
+            self._work.spawn(partial(self._judge, voice, reply, judged), instead=lambda: judged(Judgement()))
 
     async def _judge(self, voice: HeardVoice, reply: Reply, judged: Callable[[Judgement], None]) -> None:
         judged(await judge(voice, lambda: reply.recent))

@@ -10,6 +10,7 @@ import msgspec
 
 from mynah.audio.echo import EchoCanceller
 from mynah.audio.ingest import Ingest
+from mynah.dialogue.admission import Admission
 from mynah.dialogue.allowance import DailyAllowance
 from mynah.dialogue.continuity import Conversations
 from mynah.dialogue.delays import Delays
@@ -37,8 +38,8 @@ class Link(Protocol):
     def send_audio(self, packet: bytes, timestamp_ms: int) -> None:
         """Send one Opus packet."""
 
-    def close(self) -> None:
-        """End the connection; `Session.on_closed` follows."""
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """End the connection; `Session.on_closed` follows. ``code``: as in WebSocket close frames."""
 
 
 class VisionAccess(msgspec.Struct, frozen=True):
@@ -101,6 +102,8 @@ class Services(msgspec.Struct, frozen=True):
     turn_detector: GuardedTurnDetector | None = None
     echo: Callable[[], EchoCanceller] | None = None
     """Makes what takes the echo out of a device's microphone, for those that leave it to the server."""
+    admission: Admission = msgspec.field(default_factory=Admission)
+    """Who may begin a conversation."""
 
     def patience(self, device_id: str) -> Patience:
         """Return how long to wait for the user of a device."""

@@ -7,7 +7,7 @@ out the commands that come back. It owns a task only while it works on something
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +24,7 @@ from mynah.dialogue.record import TurnRecord
 from mynah.dialogue.replying import Replying
 from mynah.dialogue.services import Link, Services, VisionAccess
 from mynah.dialogue.talker import Talker
+from mynah.dialogue.turned_away import TurnedAway
 from mynah.dialogue.wake_audio import WakeAudio
 from mynah.dialogue.work import TurnWork
 from mynah.errors import MynahError, innermost
@@ -64,9 +65,9 @@ class Session:
 
     # fmt: off
     __slots__ = (
-        "_alerts", "_audio_at", "_events", "_gone", "_hearing", "_kept_alive_at", "_link", "_loop", "_machine",
-        "_quiet_since", "_replying", "_services", "_talker", "_tools", "_typed_at", "_vision", "_wake_audio",
-        "_wake_ms", "_work", "device_id", "greeted", "kept_as", "session_id",
+        "_alerts", "_audio_at", "_events", "_gone", "_guest", "_hearing", "_kept_alive_at", "_link", "_loop",
+        "_machine", "_quiet_since", "_services", "_speaking", "_talker", "_talking", "_tools", "_turned_away",
+        "_typed_at", "_vision", "_wake_audio", "_wake_ms", "_work", "device_id", "greeted", "kept_as", "session_id",
     )
     # fmt: on
 
@@ -77,15 +78,17 @@ class Session:
         device_id: str,
         vision: Callable[[], VisionAccess] = lambda: NO_VISION,
         kept_as: str = "",
+        guest: bool = False,
     ) -> None:
-        """``vision`` is asked when the device wants to know where its camera's pictures go."""
+        """``vision`` is asked where the camera's pictures go. A ``guest`` is only told that there is no room."""
         self.device_id = device_id
         """How the device calls itself, or a made-up name until it does."""
         self.kept_as = kept_as or device_id
         """Under which name its conversation, reminders and messages are kept."""
-        self.session_id = uuid.uuid4().hex
+        self.session_id = secrets.token_hex(16)
         """Name of this conversation, as told in the hello."""
-        self._gone = False
+        self._gone, self._talking, self._guest = False, False, guest
+        self._turned_away: TurnedAway | None = None
         self.greeted = False
         """The hello has been answered: exactly one answer is sent per connection."""
         self._link = link
@@ -95,29 +98,16 @@ class Session:
         self._machine = turn.TurnMachine(services.settings.policy)
         self._events: deque[events.Event] | None = None
         self._hearing: Hearing | None = None
-        self._work = TurnWork(lambda: self._machine.turn, self._fail)
-        self._talker = Talker(
-            device_id,
-            self.session_id,
-            services.conversations.join(self.kept_as),
-            services.reminders(self.kept_as),
-        )
-        self._replying = Replying(
-            services,
-            link,
-            self._talker,
-            lambda: self._device_tools().ready(),
-            self._work.spawn,
-            lambda: self._post(events.Ready(self._machine.turn)),
-            lambda end: self._post(events.Played(self._machine.turn, end)),
-        )
+        self._work = TurnWork(self._machine, self._fail)
+        kept, reminders = services.conversations.join(self.kept_as), services.reminders(self.kept_as)
+        self._talker = Talker(device_id, self.session_id, kept, reminders)
+        self._speaking: Replying | None = None
         self._tools: DeviceTools | None = None
         self._wake_audio: WakeAudio | None = None
         self._wake_ms = 0
         self._alerts: Alerts | None = None
         self._typed_at = self._audio_at = 0.0
-        self._kept_alive_at = self._loop.time()
-        self._quiet_since = self._loop.time()
+        self._kept_alive_at = self._quiet_since = self._loop.time()
         services.observer.on_session_opened(device_id, self.session_id)
 
     @property
@@ -125,13 +115,24 @@ class Session:
         """What the conversation is doing."""
         return self._machine.phase
 
+    @property
+    def _replying(self) -> Replying:
+        """The speaking side, made when there is something to say."""
+        if self._speaking is None:
+            self._speaking = Replying(
+                self._services, self._link, self._talker, self._device_tools, self._work, self._post
+            )
+        return self._speaking
+
     # -- from the link
 
     def on_message(self, message: SessionMessage) -> None:
         """Take in one message of the device."""
         match message:
-            case Listen():
+            case Listen() if self._may_talk(message):
                 self._on_listen(message)
+            case Abort() if self._turned_away is not None:
+                self._turned_away.end()
             case Abort():
                 self._touch()
                 self._replying.note_cut_in()
@@ -165,6 +166,18 @@ class Session:
                 self._take_wake_audio()
                 self._post(events.TextGiven(words.strip()[:MAX_TYPED_CHARS]))
 
+    def _may_talk(self, message: Listen) -> bool:
+        """Return whether a conversation may begin or go on; where it may not begin, the user is told so."""
+        if message.state == "stop" or self._machine.phase is not turn.Phase.IDLE:
+            return self._turned_away is None
+        now, kept = self._loop.time(), self._talker.kept
+        if self._guest or not self._services.admission.admits(now, kept.talked_at):
+            self._post(events.Closed())  # for everybody else this conversation is over
+            self._turned_away = TurnedAway(self._services, self._link, self._talker, message.text, self._work)
+            return False
+        kept.talked_at = now
+        return True
+
     def on_audio(self, packet: bytes, stamp: int = 0) -> None:
         """Take in one Opus packet: into the open ear, or to a wake word that will be told in a moment.
 
@@ -194,7 +207,7 @@ class Session:
         self.kept_as = kept_as or device_id
         talker.kept = services.conversations.join(self.kept_as)
         talker.reminders = services.reminders(self.kept_as)
-        self._replying.forget_device()
+        self._speaking = None  # the next reply is that device's
 
     def on_closed(self) -> None:
         """The connection is gone or being closed: end everything. Safe to call twice."""
@@ -203,10 +216,13 @@ class Session:
         self._gone = True
         self._post(events.Closed())
         # A machine that was closed already (farewell, goodbye) gives no commands, so end what is left here too.
-        self._replying.drop_guess()
         self._close_ear()
-        self._cancel_turn()
-        self._replying.tickets.close()
+        self._work.close()
+        if self._turned_away is not None:
+            self._turned_away.cancel()
+        if self._speaking is not None:
+            self._speaking.close()
+            self._speaking = None
         if self._tools is not None:
             self._tools.close()
         self._services.conversations.leave(self.kept_as)
@@ -248,7 +264,8 @@ class Session:
         if self._machine.phase not in (turn.Phase.IDLE, turn.Phase.LISTENING):
             self._quiet_since = self._kept_alive_at = now
             return
-        self._post(events.Lull())
+        if self._speaking is not None or self._hearing is not None:  # else nothing waits to be said
+            self._post(events.Lull())
         hearing = self._hearing is not None and self._hearing.speaking
         hearing = hearing and now - self._audio_at < SILENT_MICROPHONE_S
         if (
@@ -303,13 +320,13 @@ class Session:
                 self._tidy()
         finally:
             self._events = None
+            resting = self._machine.phase in (turn.Phase.IDLE, turn.Phase.CLOSED)
+            self._talking = self._services.admission.count(self._talking, not resting)
 
     def _tidy(self) -> None:
         phase = self._machine.phase
-        if phase not in (turn.Phase.LISTENING, turn.Phase.RECOGNISING):
-            self._replying.drop_guess()
-        if not self._replying.active and phase in (turn.Phase.IDLE, turn.Phase.LISTENING):
-            self._replying.renew()
+        if self._speaking is not None:
+            self._speaking.tidy(phase)
         if self._alerts is not None and phase not in (turn.Phase.REPLYING, turn.Phase.CLOSED):
             self._alerts.flush()
 
@@ -327,6 +344,7 @@ class Session:
                 self._replying.start()
             case commands.StopReply():
                 self._touch()
+                self._talker.kept.talked_at = self._loop.time()
                 self._link.send(TtsStop(self.session_id))
             case commands.CancelTurn(_, going_on):
                 self._cancel_turn(going_on)
@@ -353,6 +371,8 @@ class Session:
                 pass
 
     def _judged(self, number: int, hold: int, judgement: Judgement) -> None:
+        if not self._machine.awaits(number, hold):
+            return  # the reply has gone on or ended since: what is heard now has nothing to do with it
         if judgement.real:
             self._replying.note_cut_in()
         if self._hearing is not None and judgement.real:
@@ -400,8 +420,9 @@ class Session:
 
     def _conclude(self, number: int, final: bool) -> None:
         hearing = self._hearing
+        mode, now = self._machine.mode.value, self._loop.time()
         self._replying.record = TurnRecord(
-            self.device_id, self._machine.mode.value, speech_end=self._loop.time()
+            self.device_id, mode, speech_start=self._quiet_since, speech_end=now
         )
         if hearing is not None:
             hearing.conclude(final)
@@ -423,7 +444,8 @@ class Session:
         if going_on:
             self._replying.put_back()
         self._work.cancel()
-        self._replying.cancel()
+        if self._speaking is not None:
+            self._speaking.cancel()
 
     def _fail(self, number: int, error: BaseException) -> None:
         """Work of the turn has failed: apologise."""

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mynah.audio.encode import SpeechEncoder
+from mynah.audio.encode import FrameEncoder
 from mynah.audio.pacer import Pacer, Playback
+from mynah.audio.supply import Passage, Store, Supply
 from mynah.dialogue.text import is_speakable, spoken
 from mynah.errors import ProviderError
 from mynah.providers.base import TtsProvider, TtsRequest
@@ -80,7 +81,7 @@ class Voice:
         self,
         tts: TtsProvider[Any],
         pacer: Pacer,
-        encoder: Callable[[], SpeechEncoder],
+        encoder: Callable[[], FrameEncoder],
         cache: PhraseCache | None = None,
         reword: Callable[[str], str] = spoken,
     ) -> None:
@@ -90,6 +91,7 @@ class Voice:
         self.pacer = pacer
         self.encoder = encoder
         self.cache = PhraseCache() if cache is None else cache
+        self.store = Store()
 
     def open(self) -> Speech:
         """Prepare a reply. Nothing of it leaves before `Speech.begin`."""
@@ -117,16 +119,15 @@ class Voice:
 class Speech:
     """The spoken side of one reply. Implements `mynah.audio.pacer.PlaybackSink`."""
 
-    __slots__ = ("_begun", "_encoder", "_lengths", "_playback", "_said", "_sink", "_voice", "failures")
+    __slots__ = ("_begun", "_playback", "_said", "_sink", "_supply", "_voice", "failures")
 
     def __init__(self, voice: Voice) -> None:
         self._voice = voice
         self._sink: SpeechSink | None = None
-        self._encoder: SpeechEncoder | None = None
         self._playback: Playback = voice.pacer.play(self)
         self._playback.pause()
-        self._said: list[Spoken] = []
-        self._lengths: list[int] = []  # audio of each, in ms, so far
+        self._supply = Supply(self._playback, voice.encoder, voice.store)
+        self._said: list[Passage] = []
         self._begun = 0  # how many of them the device has been given audio of, or at least the text
         self.failures = 0
         """Sentences that could not be synthesised and were shown as text only."""
@@ -135,6 +136,7 @@ class Speech:
         """Let it out, to ``sink``. The first frame leaves `START_GAP_S` from now at the earliest."""
         self._sink = sink
         self._playback.resume(not_before=asyncio.get_running_loop().time() + START_GAP_S)
+        self._supply.release()
 
     def hold(self) -> None:
         """Stop sending. What the device already has keeps playing."""
@@ -147,7 +149,9 @@ class Speech:
     @property
     def queued_ms(self) -> int:
         """Audio that waits to be sent, in ms."""
-        return self._playback.queued_ms
+        return (
+            0 if self._playback.over else sum(passage.ms for passage in self._said) - self._playback.sent_ms
+        )
 
     @property
     def sent_ms(self) -> int:
@@ -166,7 +170,8 @@ class Speech:
         is not known yet, and a little too much of it may be returned.
         """
         texts, left = [], self._playback.sent_ms
-        for sentence, length in zip(self._said[: self._begun], self._lengths, strict=False):
+        for passage in self._said[: self._begun]:
+            sentence, length = passage.value, passage.ms
             if sentence.remember:
                 texts.append(_cut(sentence.text, left / length) if left < length else sentence.text)
             left -= length
@@ -174,68 +179,54 @@ class Speech:
 
     async def say(self, sentence: Spoken, language: str, *, cacheable: bool = False) -> None:
         """Synthesise one sentence and queue it. A failing voice leaves the text, which is shown without sound."""
-        self._playback.mark(sentence)
-        self._said.append(sentence)
-        self._lengths.append(0)
+        supply = self._supply
+        if supply.over:
+            return
+        passage = supply.begin(sentence)
+        self._said.append(passage)
         words = self._voice.words(sentence.text)
         if not is_speakable(words):
             return
         key = (self._voice.tts.name, language, words)
         cached = self._voice.cache.get(key)
         if cached is not None:
-            self._push(list(cached))
+            supply.add_frames(cached)
             return
-        await self._playback.wait_room()
-        keep: list[bytes] | None = [] if cacheable and len(words) <= CACHED_TEXT_CHARS else None
+        await supply.wait_room()
+        if cacheable and len(words) <= CACHED_TEXT_CHARS:
+            passage.keep = []
         try:
-            await self._synthesise(TtsRequest(words, language), keep)
+            await self._synthesise(TtsRequest(words, language))
         except ProviderError:
             self.failures += 1
             self._release()  # what is left of it must not be heard before the next sentence
             return
-        if keep:
-            self._voice.cache.put(key, tuple(keep))
+        if passage.keep is not None and (frames := await supply.encoded(passage)):
+            self._voice.cache.put(key, tuple(frames))
 
-    async def _synthesise(self, request: TtsRequest, keep: list[bytes] | None) -> None:
-        if self._encoder is None:
-            self._encoder = self._voice.encoder()
-        encoder = self._encoder
+    async def _synthesise(self, request: TtsRequest) -> None:
+        supply = self._supply
         async with aclosing(self._voice.tts.synthesize(request)) as chunks:
             async for pcm in chunks:
-                frames = await encoder.push(pcm)
-                self._push(frames)
-                if keep is not None:
-                    keep.extend(frames)
-                await self._playback.wait_room()
+                supply.add_pcm(pcm)
+                await supply.wait_room()
         # Sentences end on a frame boundary: what is left is padded with silence rather than held until the next one.
-        frames = await encoder.flush()
-        self._push(frames)
-        if keep is not None:
-            keep.extend(frames)
-
-    def _push(self, frames: list[bytes]) -> None:
-        if frames:
-            self._lengths[-1] += len(frames) * self._playback.frame_ms
-            self._playback.push(frames)
+        supply.end()
 
     def finish(self) -> None:
         """No more sentences: `SpeechSink.on_spoken` follows when all has been played."""
-        self._release()
-        self._playback.finish()
+        self._supply.finish()
 
     def cancel(self) -> None:
         """Drop everything that has not been sent."""
-        self._release()
-        self._playback.cancel()
+        self._supply.cancel()
 
     def restart(self) -> None:
         """Begin anew with what is said next: the work in progress failed and may have left the encoder in its midst."""
         self._release()
 
     def _release(self) -> None:
-        if self._encoder is not None:
-            self._encoder.close()
-            self._encoder = None
+        self._supply.end(pad=False)
 
     # -- PlaybackSink
 

@@ -40,6 +40,8 @@ class Speculation:
 
     def __init__(self, setting: Literal["auto", True, False] = "auto") -> None:
         self._setting = setting
+        self.paused = False
+        """The server has too much to do for answers that may be wasted."""
         self._recent_hits = 0
         self._recent = 0
         self._resting = 0
@@ -52,6 +54,8 @@ class Speculation:
 
     def wanted(self) -> bool:
         """Return whether to guess in this utterance; call once for each that pauses."""
+        if self.paused:
+            return False
         if self._setting == "auto" and self._resting:
             self._resting -= 1
             return False

@@ -19,8 +19,10 @@ from mynah.errors import ConfigError, PortInUseError
 
 WEBSOCKET_PATH: Final = "/xiaozhi/v1/"
 VISION_PATH: Final = "/mcp/vision/explain"
-BACKLOG: Final = 1024
-"""Connections the kernel holds while the loop is busy: all devices of a site come back at once after a cut."""
+BACKLOG: Final = 4096
+"""Connections the kernel holds while the loop is busy: all devices of a site come back at once after a cut, and the
+loop takes one in each of its rounds. What current kernels allow at most. Overflow policy: theirs, the client tries
+again after a second."""
 
 FORWARDING_HEADERS: Final = frozenset(
     {

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from http import HTTPStatus
 
 from loguru import logger
 
+from mynah.dialogue.admission import GOING_ON_S, TRY_AGAIN_LATER
 from mynah.dialogue.listen import MAX_UTTERANCE_BYTES, SAMPLE_BYTES_PER_MS
 from mynah.dialogue.outbox import ANONYMOUS, Announcement, Delivery, Outbox
 from mynah.dialogue.reminders import Agenda
 from mynah.dialogue.services import Services, VisionAccess
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
-from mynah.net.owners import Owners
+from mynah.net.owners import MAX_DEVICES, Owners
 from mynah.net.peer import Peer, told_peer
-from mynah.net.websocket import DeviceSocket, Refusal
+from mynah.net.websocket import Cause, DeviceSocket, Refusal
 from mynah.security.tokens import Authenticator, AuthReason, AuthResult
 from mynah.wire.json_dialect import JsonDialect
 from mynah.wire.messages import SessionConfig
 
 SWEEP_S = 5.0
-"""How often silent conversations are looked for: one pass over all sessions, no timer per device."""
+"""How often each conversation is looked at, whether it has fallen silent: no timer per device."""
+SWEPT_AT_ONCE = 64
+"""Sessions looked at in one go: 0.1 ms, and 2 ms where all are due to be sent something. Nobody waits for more."""
 QUIET_S = 3.0
 """Silence after which a device is told what has waited for it: longer than people think before they ask what they have
 woken the assistant for, and short enough to come before they go away."""
+GUEST_S = 15.0
+"""How long a device for which there is no room may stay without a word: those that connect to talk do so at once."""
 
 log = logger.bind(tag="devices")
 
@@ -41,22 +48,31 @@ class Devices:
         vision: Callable[[Peer], VisionAccess],
         agenda: Agenda,
         outbox: Outbox,
+        reserve: int = 0,
     ) -> None:
         """``vision`` says where the pictures of a device's camera go.
 
+        ``reserve``: connections beyond ``max_connections``, for devices in mid-conversation that come back and for
+        guests, which are let in to be told that there is no room. Beyond that devices are refused.
         ``outbox`` finds conversations by `find`; ``services.reminders`` is that of ``agenda``.
         """
         self._services = services
         self._vision = vision
+        self._vision_for = self._vision_of  # one bound method for all sessions
         self._authenticator = authenticator
         self._max_connections = max_connections
+        self._reserve = reserve
+        self._guests: dict[DeviceSocket, float] = {}  # since when; as many as `reserve`
         self._sessions: dict[DeviceSocket, Session] = {}
         self._by_device: dict[str, DeviceSocket] = {}
         self._replaced: dict[str, DeviceSocket] = {}
         """Connections that had to make room and have not closed yet: one of a device at most."""
-        self._owners = Owners()
+        # Not fewer than are connected: nobody shall take the name of one that is here.
+        self._owners = Owners(max(MAX_DEVICES, max_connections + reserve))
         self._open = False
         self._sweeper: asyncio.TimerHandle | None = None
+        self._unswept: list[Session] = []
+        """Those that were connected when this sweep began, and have not been looked at."""
         self._draining = False
         self.agenda = agenda
         """Timers and reminders of all devices."""
@@ -69,31 +85,41 @@ class Devices:
         """Return why the peer is refused, or None to let it in."""
         if self._draining or not self._open:
             doing = "shutting down" if self._draining else "starting"
-            return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"the server is {doing}, try again in a moment")
-        if len(self._sessions) >= self._max_connections and peer.device_id not in self._by_device:
+            cause = Cause.STOPPING if self._draining else Cause.STARTING
             return Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, "the server is full (server.limits.max_connections)"
+                HTTPStatus.SERVICE_UNAVAILABLE, f"the server is {doing}, try again in a moment", cause
             )
+        if not self._has_place(peer.device_id):
+            self._services.admission.refused_total += 1
+            why = "memory" if self._services.admission.memory_full else "server.limits.max_connections"
+            full = f"the server is full ({why}), try again later"
+            return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, full, Cause.FULL)
         result = self._authenticate(peer)
         if result.ok:
             return None
         if result.reason is AuthReason.NOT_BOUND:
-            return Refusal(HTTPStatus.UNAUTHORIZED, result.reason)
+            return Refusal(HTTPStatus.UNAUTHORIZED, result.reason, Cause.NOT_BOUND)
         return Refusal(
             HTTPStatus.UNAUTHORIZED,
             f"{result.reason}, use the token of the OTA reply or one of server.auth.tokens",
+            Cause.NO_TOKEN if result.reason is AuthReason.NO_TOKEN else Cause.WRONG_TOKEN,
         )
 
     def open(self, link: DeviceSocket, peer: Peer) -> Session:
         """Make the session of an accepted connection."""
+        kept_as = self._owners.kept_as(peer.device_id, peer.client_id) if peer.device_id else ""
+        guest = self._is_guest(peer.device_id, kept_as)
         session = Session(
             link,
             self._services,
             peer.device_id or f"{ANONYMOUS}{id(link):x}",
-            lambda: self._vision(link.peer),
-            self._owners.kept_as(peer.device_id, peer.client_id) if peer.device_id else "",
+            partial(self._vision_for, link),
+            kept_as,
+            guest,
         )
         self._sessions[link] = session
+        if guest:
+            self._guests[link] = asyncio.get_running_loop().time()
         self._enter(session.device_id, link)
         return session
 
@@ -124,6 +150,40 @@ class Devices:
             )
         )
 
+    @property
+    def _crowded(self) -> bool:
+        """Whether a device that comes now is one too many."""
+        return len(self._sessions) >= self._max_connections or self._services.admission.memory_full
+
+    def _going_on(self, kept_as: str) -> bool:
+        """Return whether a device was in the middle of a conversation a moment ago."""
+        talked_at = self._services.conversations.talked_at(kept_as) if kept_as else 0.0
+        return talked_at > 0 and asyncio.get_running_loop().time() - talked_at < GOING_ON_S
+
+    def _has_place(self, device_id: str) -> bool:
+        """Return whether a device may come in, if only to be told that there is no room.
+
+        Where places are scarce, conversations that were cut off go first, then devices that were here before, then
+        those with an id that nobody knows. No id at all counts as an unknown one.
+        """
+        if not self._crowded or device_id in self._by_device:
+            return True
+        if len(self._sessions) >= self._max_connections + self._reserve:
+            return False
+        if self._going_on(device_id):
+            return True
+        places = self._reserve if self._owners.knows(device_id) else self._reserve // 2
+        return len(self._guests) < places
+
+    def _is_guest(self, device_id: str, kept_as: str) -> bool:
+        if not self._crowded or self._going_on(kept_as):
+            return False
+        older = self._by_device.get(device_id)
+        return older is None or older in self._guests
+
+    def _vision_of(self, link: DeviceSocket) -> VisionAccess:
+        return self._vision(link.peer)
+
     def _authenticate(self, peer: Peer) -> AuthResult:
         return self._authenticator.check(
             peer.authorization,
@@ -150,6 +210,7 @@ class Devices:
     def closed(self, link: DeviceSocket) -> None:
         """The connection is gone."""
         session = self._sessions.pop(link, None)
+        self._guests.pop(link, None)
         if session is None:
             return
         # The entries may belong to newer connections of the same device by now.
@@ -166,7 +227,8 @@ class Devices:
 
     def __iter__(self) -> Iterator[Session]:
         """Those that are connected and not being closed."""
-        return iter([session for session in self._sessions.values() if session.phase is not Phase.CLOSED])
+        # A copy, because they come and go. Each is looked at when it is taken: who takes few at a time pays for few.
+        return (session for session in tuple(self._sessions.values()) if session.phase is not Phase.CLOSED)
 
     def find(self, device_id: str, kept_as: str = "") -> Session | None:
         """Return the session of a connected device that has said hello, or None.
@@ -229,13 +291,24 @@ class Devices:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
+        slices = max(1, math.ceil(len(self._sessions) / SWEPT_AT_ONCE))
         # First of all, so that one bad session cannot end the sweeps for all.
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        self._sweeper = loop.call_later(SWEEP_S / slices, self._sweep)
         now = loop.time()
+        if not self._unswept:
+            self._begin_sweep(now)
+        for _ in range(min(SWEPT_AT_ONCE, len(self._unswept))):
+            session = self._unswept.pop()
+            if session.phase is not Phase.CLOSED:
+                session.check_quiet(now)
+                self._hand_over(session)
+
+    def _begin_sweep(self, now: float) -> None:
+        self._unswept = list(self._sessions.values())
         self._services.conversations.expire()
-        for session in self:
-            session.check_quiet(now)
-            self._hand_over(session)
+        for link, since in tuple(self._guests.items()):
+            if now - since >= GUEST_S and self._sessions[link].phase is Phase.IDLE:
+                link.close(TRY_AGAIN_LATER, "busy, try again later")
 
     def _hand_over(self, session: Session) -> None:
         """Give a device what has waited for it, once nobody has spoken for a moment.
@@ -269,3 +342,4 @@ class Devices:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        self._unswept.clear()

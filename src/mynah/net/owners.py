@@ -31,6 +31,10 @@ class Owners:
             self._clients.popitem(last=False)
         return device_id if client_id == first else f"{device_id}{MARK}{client_id}"
 
+    def knows(self, device_id: str) -> bool:
+        """Return whether a device has been here under this id before."""
+        return device_id in self._clients
+
     def forget(self, device_id: str) -> None:
         """Whoever comes next is the first."""
         self._clients.pop(device_id, None)

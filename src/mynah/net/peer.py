@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from mynah.net.address import RequestOrigin, carries_forwarding
+from mynah.net.address import FORWARDING_HEADERS, RequestOrigin, carries_forwarding
 from mynah.security.tokens import MAX_ID_CHARS, is_loopback, normal_device_id
 
+KEPT_HEADERS: Final = {name: name for name in (*FORWARDING_HEADERS, "host", "origin", "protocol-version")}
+"""Of a handshake: what is asked for later, when addresses are handed out. The rest is a KB of each connection."""
 
-class Peer(msgspec.Struct, frozen=True):
-    """Who asks to connect, as far as the handshake tells. Header names are lower-case."""
+
+class Peer(msgspec.Struct, frozen=True, gc=False):
+    """Who asks to connect, as far as the handshake tells. Made in thousands and kept as long as a connection."""
 
     ip: str
     path: str
     headers: Mapping[str, str]
+    """Those of `KEPT_HEADERS` that were sent."""
     device_id: str
     client_id: str
     authorization: str | None
@@ -47,21 +55,26 @@ class Peer(msgspec.Struct, frozen=True):
         )
 
 
-def read_peer(target: str, headers: Mapping[str, str], ip: str) -> Peer:
+def read_peer(
+    target: str, headers: Mapping[str, str], ip: str, local_ip: str = "", secure: bool = False
+) -> Peer:
     """Gather who is asking from headers, or from the query string as browsers must (they cannot set headers).
 
-    Raises ValueError for a target that is no address.
+    Names of ``headers`` are lower-case. Raises ValueError for a target that is no address.
     """
     parts = urlsplit(target)
-    query: Callable[[str], str] = {k.lower(): v[0] for k, v in parse_qs(parts.query).items()}.get  # type: ignore[assignment]
+    asked = {k.lower(): v[0] for k, v in parse_qs(parts.query).items()} if parts.query else {}
+    query: Callable[[str], str] = asked.get  # type: ignore[assignment]
     authorization = headers.get("authorization") or query("authorization") or query("token")
     return Peer(
         ip=ip,
         path=parts.path,
-        headers=headers,
+        headers=_kept(tuple([(KEPT_HEADERS[k], v) for k, v in headers.items() if k in KEPT_HEADERS])),
         device_id=normal_device_id(_printable(headers.get("device-id") or query("device-id"))),
         client_id=_printable(headers.get("client-id") or query("client-id")),
         authorization=authorization,
+        local_ip=sys.intern(local_ip),
+        secure=secure,
     )
 
 
@@ -82,6 +95,14 @@ def _host(url: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=64)
+def _kept(headers: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """Return these headers. The devices of a site say the same in them, so they have them together."""
+    return MappingProxyType(dict(headers))
+
+
 def _printable(told: str | None) -> str:
     """Return an id fit for logs and terminals, bounded."""
+    if told and len(told) <= MAX_ID_CHARS and told.isprintable():
+        return told.strip()  # as all real ones are
     return "".join(char for char in (told or "") if char.isprintable()).strip()[:MAX_ID_CHARS].rstrip()

@@ -6,9 +6,11 @@ A connection costs a `DeviceSocket`, picows' own buffers and a `Session`; no tas
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 
@@ -30,7 +32,8 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined] # what ws_cre
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
 from mynah.errors import WireError
-from mynah.net.address import WEBSOCKET_PATH, listening_socket
+from mynah.net.address import BACKLOG, WEBSOCKET_PATH, listening_socket
+from mynah.net.departures import Departures
 from mynah.net.peer import Peer, read_peer
 from mynah.wire import frames, hello, messages
 from mynah.wire.json_dialect import JsonDialect, decode_data
@@ -65,6 +68,9 @@ Overflow policy: the message is dropped."""
 BAD_FRAMES_LOGGED = 3
 """Malformed frames of one connection that are logged; a flood of them must not flood the log."""
 
+RETRY_AFTER_S = 30
+"""When a client that was turned away may ask again: most conversations are shorter."""
+
 log = logger.bind(tag="websocket")
 
 _picows_log = logging.getLogger("picows.server")
@@ -76,11 +82,24 @@ _picows_log.addFilter(lambda record: not str(record.msg).startswith("WS parser e
 PICOWS_LOG = logging.LoggerAdapter(_picows_log)
 
 
+class Cause(enum.StrEnum):
+    """Why a handshake is not accepted, in a word for whoever counts."""
+
+    STARTING = "starting"
+    STOPPING = "stopping"
+    FULL = "full"
+    NOT_BOUND = "not_bound"
+    NO_TOKEN = "no_token"  # noqa: S105 - a word
+    WRONG_TOKEN = "wrong_token"  # noqa: S105 - a word
+    OTHER = "other"
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """The answer to a handshake that is not accepted."""
 
     status: HTTPStatus
     reason: str
+    cause: Cause = Cause.OTHER
 
 
 class Gate(Protocol):
@@ -102,12 +121,41 @@ class Gate(Protocol):
         """Make the voice of a connection that speaks the JSON dialect."""
 
 
+class _Switching(WSUpgradeResponse):
+    """The answer to every handshake that is accepted: picows adds the key and writes it at once, so one serves all."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.version, self.status, self.body = b"HTTP/1.1", HTTPStatus.SWITCHING_PROTOCOLS, None
+        self.headers = WSUpgradeResponse.create_101_response().headers
+
+    def to_bytes(self) -> bytearray:
+        """Return it as it is sent."""
+        key = self.headers["Sec-WebSocket-Accept"].encode()
+        return bytearray(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n" % key
+        )
+
+
+_ACCEPTED = _Switching()
+
+
 class DeviceSocket(WSListener):
     """One device connection. Implements `mynah.dialogue.services.Link`."""
 
-    def __init__(self, gate: Gate, peer: Peer) -> None:
+    # fmt: off
+    __slots__ = (
+        "_bad_frames", "_closing", "_departures", "_dialect", "_fragments", "_gate", "_load", "_load_since",
+        "_session", "_started", "_transport", "_version", "peer",
+    )
+    # fmt: on
+
+    def __init__(self, gate: Gate, peer: Peer, departures: Departures) -> None:
         super().__init__()
         self._gate = gate
+        self._departures = departures
         self.peer = peer
         self._version = hello.protocol_version(peer.headers.get("protocol-version"))
         self._transport: WSTransport | None = None
@@ -125,10 +173,9 @@ class DeviceSocket(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The handshake is done."""
         self._transport = transport
+        # What picows keeps of the handshake, more than a KB, nobody reads any more.
+        transport.request.headers.clear()
         self._load_since = asyncio.get_running_loop().time()
-        connected = transport.underlying_transport.get_extra_info("socket")
-        if connected is not None:
-            _keep_alive(connected)
         self._session = self._gate.open(self, self.peer)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -155,8 +202,12 @@ class DeviceSocket(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:  # noqa: ARG002
         """The TCP connection is gone, in whatever way: devices hang up without a close frame."""
-        session, self._session = self._session, None
         self._transport = None
+        if self._session is not None:
+            self._departures.add(self._depart)
+
+    def _depart(self) -> None:
+        session, self._session = self._session, None
         if session is not None:
             try:
                 session.on_closed()
@@ -307,20 +358,34 @@ class DeviceSocket(WSListener):
 class WebsocketServer:
     """Listens for devices on one port."""
 
-    def __init__(self, gate: Gate, *, max_message_bytes: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        max_message_bytes: int,
+        tls: ssl.SSLContext | None = None,
+        on_refused: Callable[[str], None] | None = None,
+    ) -> None:
+        """``on_refused`` is told the `Cause` of each connection that the gate does not let in."""
         self._gate = gate
+        self._on_refused = on_refused
         self._max_message_bytes = max_message_bytes
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._handshakes: dict[_Connection, None] = {}  # oldest first
+        self._departures = Departures()
+        self.accepted = 0
+        """Handshakes accepted so far."""
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port. Raises ConfigError and PortInUseError."""
         listening = listening_socket(host, port, "server.port")
+        _keep_alive(listening)
         bound: int = listening.getsockname()[1]
         self._server = await asyncio.get_running_loop().create_server(
             self._protocol,
             sock=listening,
+            backlog=BACKLOG,  # uvloop listens again, with 100 if it is not told
             ssl=self._tls,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if self._tls else None,
         )
@@ -349,7 +414,7 @@ class WebsocketServer:
 
     def accept(
         self, request: WSUpgradeRequest, transport: asyncio.BaseTransport
-    ) -> WSListener | WSUpgradeResponseWithListener:
+    ) -> WSUpgradeResponseWithListener:
         """Decide on one request: a device, a person with a browser, or neither."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         if "websocket" not in headers.get("upgrade", "").lower():
@@ -360,8 +425,10 @@ class WebsocketServer:
         # picows stumbles over bytes that are no text when it wants to quote them in its refusal.
         if not headers.get("sec-websocket-version", "").isascii():
             return _refuse(HTTPStatus.BAD_REQUEST, "there is no such WebSocket version\n")
+        secure = transport.get_extra_info("sslcontext") is not None
+        ours, theirs = _address(transport, "sockname"), _address(transport, "peername")
         try:
-            peer = read_peer(request.path.decode("latin-1"), headers, _address(transport, "peername"))
+            peer = read_peer(request.path.decode("latin-1"), headers, theirs, ours, secure)
         except ValueError:
             return _refuse(HTTPStatus.BAD_REQUEST, "this is not an address\n")
         if peer.path.rstrip("/") != WEBSOCKET_PATH.rstrip("/"):
@@ -369,13 +436,14 @@ class WebsocketServer:
         refusal = self._gate.admit(peer)
         if refusal is not None:
             log.info("refused {} ({}): {}", peer.device_id or "a device without id", peer.ip, refusal.reason)
+            if self._on_refused is not None:
+                self._on_refused(refusal.cause.value)
             return _refuse(refusal.status, refusal.reason + "\n")
-        reached = msgspec.structs.replace(
-            peer,
-            local_ip=_address(transport, "sockname"),
-            secure=transport.get_extra_info("sslcontext") is not None,
-        )
-        return DeviceSocket(self._gate, reached)
+        self.accepted += 1
+        if peer.device_id:
+            # Nobody asks for it again: only who told no id is asked who he is once he tells one.
+            msgspec.structs.force_setattr(peer, "authorization", None)
+        return WSUpgradeResponseWithListener(_ACCEPTED, DeviceSocket(self._gate, peer, self._departures))
 
 
 class _Connection(WSProtocol):  # type: ignore[misc] # untyped, see the import
@@ -390,7 +458,7 @@ class _Connection(WSProtocol):  # type: ignore[misc] # untyped, see the import
         )  # fmt: skip
         self._owner = owner
 
-    def _accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
+    def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         self._owner.done(self)
         return self._owner.accept(request, self.transport.underlying_transport)
 
@@ -408,12 +476,15 @@ def _address(transport: asyncio.BaseTransport, name: str) -> str:
     return address[0] if address else ""
 
 
-def _keep_alive(connected: socket.socket) -> None:
-    """Have the kernel find peers that went away without a word, at no cost here: gone after a good minute."""
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _keep_alive(listening: socket.socket) -> None:
+    """Have the kernel find peers that went away without a word, at no cost here: gone after a good minute.
+
+    Connections inherit it from the socket that listens: four calls less for each.
+    """
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 40), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):  # Linux; elsewhere the system's own times apply
-            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _answer(response: WSUpgradeResponse) -> WSUpgradeResponseWithListener:
@@ -421,8 +492,7 @@ def _answer(response: WSUpgradeResponse) -> WSUpgradeResponseWithListener:
 
 
 def _refuse(status: HTTPStatus, body: str) -> WSUpgradeResponseWithListener:
-    return _answer(
-        WSUpgradeResponse.create_error_response(
-            status, body.encode(), {"Content-Type": "text/plain; charset=utf-8"}
-        )
-    )
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    return _answer(WSUpgradeResponse.create_error_response(status, body.encode(), headers))

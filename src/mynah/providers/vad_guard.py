@@ -30,6 +30,7 @@ class GuardedVadEngine:
         self._reported_at = float("-inf")
         with provider_errors(name):
             self.chunk_samples = inner.chunk_samples
+            self.sequences = bool(getattr(inner, "sequences", False))
 
     def open(self) -> int:
         """Take a slot. Raises ProviderError."""

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import enum
 import random
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 from mynah.errors import MynahError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
@@ -22,6 +22,7 @@ from mynah.providers.base import (
     AsrProvider,
     AsrRequest,
     AsrStream,
+    Kind,
     LlmCapabilities,
     LlmChunk,
     LlmProvider,
@@ -37,6 +38,7 @@ from mynah.providers.base import (
     VllmCapabilities,
     VllmProvider,
 )
+from mynah.providers.calls import CallWatch, StreamTiming, timed
 
 T = TypeVar("T")
 
@@ -191,11 +193,14 @@ def _pause_before_retry(error: ProviderError, left_s: float) -> float | None:
 
 
 class _Guard(Provider[ProviderOptions]):
-    """What the guards share: starting and stopping the provider inside."""
+    """What the guards share: starting and stopping the provider inside, and who is told of its requests."""
+
+    kind: ClassVar[Kind]
 
     def __init__(self, inner: Provider[Any]) -> None:
         super().__init__(inner.name, inner.options)
         self.inner: Provider[Any] = inner
+        self.watch: CallWatch | None = None
 
     async def start(self) -> None:
         """Start the provider inside. Raises ProviderError only."""
@@ -207,9 +212,22 @@ class _Guard(Provider[ProviderOptions]):
         with provider_errors(self.name):
             await self.inner.stop()
 
+    def request(self) -> contextlib.AbstractContextManager[None]:
+        """Return what is put around a request to the provider inside."""
+        return timed(self.watch, self.kind, self.name)
+
+
+def watch_calls(providers: Iterable[Provider[Any] | None], watch: CallWatch) -> None:
+    """Have ``watch`` told of every request to those of the providers that are guarded, from now on."""
+    for provider in providers:
+        if isinstance(provider, _Guard):
+            provider.watch = watch
+
 
 class GuardedAsr(_Guard, AsrProvider[ProviderOptions]):
     """A recogniser that answers within ``first_timeout_s`` per try and is tried up to ``tries`` times."""
+
+    kind = Kind.ASR
 
     def __init__(
         self,
@@ -270,7 +288,7 @@ class _GuardedStream:
         # Tried once: it is a guess, and `finish` will try again.
         if self._stream is None:
             raise self._failure or ProviderError("this utterance was cancelled", provider=self._guard.name)
-        with provider_errors(self._guard.name):
+        with self._guard.request(), provider_errors(self._guard.name):
             async with asyncio.timeout(self._guard.first_timeout_s):
                 return await self._stream.interim()
 
@@ -291,9 +309,9 @@ class _GuardedStream:
 
     async def _try(self) -> Transcript:
         failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-        with provider_errors(self._guard.name):
+        with self._guard.request(), provider_errors(self._guard.name):
+            if failure is not None:
+                raise failure
             if self._stream is None:
                 self._stream = self._guard.open_inner(self._request)
                 self._stream.feed(bytes(self._kept))
@@ -318,32 +336,38 @@ class _GuardedStream:
 
 
 async def _guarded(
-    name: str,
+    guard: _Guard,
     open_stream: Callable[[], AsyncGenerator[T, None]],
     first_timeout_s: float,
     stall_timeout_s: float,
 ) -> AsyncGenerator[T, None]:
     """Pass a stream on, with its waits bounded; try `STREAM_TRIES` times while nothing has been passed on."""
-    loop = asyncio.get_running_loop()
+    name, loop = guard.name, asyncio.get_running_loop()
     deadline = loop.time() + first_timeout_s
     for left in reversed(range(STREAM_TRIES)):
         delivered = False
         with provider_errors(name):
             stream = open_stream()
+        timing = StreamTiming(guard.watch, guard.kind, name)
         try:
             while True:
                 limit = stall_timeout_s if delivered else max(deadline - loop.time(), 0.0)
                 try:
                     item = await _next(name, stream, limit)
                 except StopAsyncIteration:
+                    timing.error = ""
                     return
+                if not delivered:
+                    timing.first()
                 delivered = True
                 yield item
         except ProviderError as error:
+            timing.error = error.code
             pause = _pause_before_retry(error, deadline - loop.time())
             if delivered or left == 0 or pause is None:
                 raise
         finally:
+            timing.over()
             await _close(name, stream)
         await asyncio.sleep(pause)
 
@@ -369,6 +393,8 @@ async def _close(name: str, stream: AsyncGenerator[Any, None]) -> None:
 class GuardedLlm(_Guard, LlmProvider[ProviderOptions]):
     """A language model whose first chunk comes within ``first_timeout_s``, the others without stalls."""
 
+    kind = Kind.LLM
+
     def __init__(
         self,
         inner: LlmProvider[Any],
@@ -388,13 +414,13 @@ class GuardedLlm(_Guard, LlmProvider[ProviderOptions]):
 
     def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
         """Stream one reply. Close the iterator (`contextlib.aclosing`) when you stop early."""
-        return _guarded(
-            self.name, lambda: self._llm.generate(request), self.first_timeout_s, self.stall_timeout_s
-        )
+        return _guarded(self, lambda: self._llm.generate(request), self.first_timeout_s, self.stall_timeout_s)
 
 
 class GuardedVllm(_Guard, VllmProvider[ProviderOptions]):
     """A vision model that answers within ``timeout_s``, a retry included."""
+
+    kind = Kind.VLLM
 
     def __init__(self, inner: VllmProvider[Any], *, timeout_s: float = VLLM_TIMEOUT_S) -> None:
         super().__init__(inner)
@@ -421,7 +447,7 @@ class GuardedVllm(_Guard, VllmProvider[ProviderOptions]):
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _try(self, request: VisionRequest, deadline: float) -> str:
-        with provider_errors(self.name):
+        with self.request(), provider_errors(self.name):
             try:
                 async with asyncio.timeout_at(deadline):
                     return await self._vllm.describe(request)
@@ -432,6 +458,8 @@ class GuardedVllm(_Guard, VllmProvider[ProviderOptions]):
 
 class GuardedTts(_Guard, TtsProvider[ProviderOptions]):
     """A voice whose first audio comes within ``first_timeout_s`` and the rest without a long stall."""
+
+    kind = Kind.TTS
 
     def __init__(
         self,
@@ -453,5 +481,5 @@ class GuardedTts(_Guard, TtsProvider[ProviderOptions]):
     def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
         """Stream one sentence. Close the iterator (`contextlib.aclosing`) when you stop early."""
         return _guarded(
-            self.name, lambda: self._tts.synthesize(request), self.first_timeout_s, self.stall_timeout_s
+            self, lambda: self._tts.synthesize(request), self.first_timeout_s, self.stall_timeout_s
         )

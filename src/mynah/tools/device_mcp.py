@@ -6,8 +6,10 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
+import msgspec
 from loguru import logger
 
 from mynah.errors import ToolError
@@ -37,6 +39,10 @@ MAX_PENDING = 16
 
 MAX_TOLD_CHARS = 300
 """What is logged of a device's words. The rest is cut; a log line is no place for a whole answer."""
+
+MAX_SHARED = 1024
+"""Descriptions of tools that devices have in common, some KB each. Policy: those not seen for longest are forgotten,
+and held by the devices that have them."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -102,7 +108,11 @@ class DeviceMcp:
         for tool in found[:MAX_TOOLS]:
             # A device that repeats itself over its pages offers each tool once.
             listed.setdefault(tool.name, tool)
-        self.tools = tuple(DeviceMcpTool(self, tool) for tool in listed.values() if not tool.user_only)
+        self.tools = tuple(
+            DeviceMcpTool(self, *_shared(msgspec.json.encode(tool)))
+            for tool in listed.values()
+            if not tool.user_only
+        )
         for reason, count in (
             ("for people only", len(listed) - len(self.tools)),
             (f"more than {MAX_TOOLS}", len(found) - MAX_TOOLS),
@@ -157,17 +167,23 @@ class DeviceMcp:
         return answer.result
 
 
+@lru_cache(MAX_SHARED)
+def _shared(encoded: bytes) -> tuple[DeviceTool, ToolSpec]:
+    """Return a tool, and how a model sees it: one object for all devices that offer the same."""
+    tool = msgspec.json.decode(encoded, type=DeviceTool)
+    name = _UNSAFE.sub("_", tool.name)[:64]
+    return tool, ToolSpec(name=name, description=tool.description, parameters=tool.input_schema)
+
+
 class DeviceMcpTool:
     """One tool of a device."""
 
-    def __init__(self, device: DeviceMcp, tool: DeviceTool) -> None:
+    __slots__ = ("_device", "_spec", "_tool")
+
+    def __init__(self, device: DeviceMcp, tool: DeviceTool, spec: ToolSpec) -> None:
         self._device = device
         self._tool = tool
-        self._spec = ToolSpec(
-            name=_UNSAFE.sub("_", tool.name)[:64],
-            description=tool.description,
-            parameters=tool.input_schema,
-        )
+        self._spec = spec
 
     @property
     def spec(self) -> ToolSpec:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
 
 import msgspec
 from loguru import logger
@@ -18,6 +19,15 @@ from mynah.tools.guard import contained
 
 MAX_NAME_CHARS = 64
 """The longest name of a function that OpenAI's interface allows."""
+
+DEVICE_TOOL: Final = "device"
+UNKNOWN_TOOL: Final = "unknown"
+
+ToolWatch = Callable[[str, float, bool], None]
+"""Told of each call that has ended: which tool, how long it took in s, whether it failed.
+
+Tools of devices are all `DEVICE_TOOL`, those that a model has made up `UNKNOWN_TOOL`: there is no end of names that
+others choose. Called on the event loop, must return at once."""
 
 
 class ToolSource(Protocol):
@@ -45,10 +55,12 @@ class Toolbox:
         self._functions: dict[str, Tool] = {tool.spec.name: tool for tool in functions}
         self._settings = settings or {}
         self._timeout_s = timeout_s
+        self.watch: ToolWatch | None = None
+        """Told of every call of the sessions that are made from now on."""
 
     def for_session(self, *sources: ToolSource) -> SessionTools:
         """Return the tools of one session: the plugins, and what ``sources`` offer, now or later."""
-        return SessionTools(self._functions, self._settings, self._timeout_s, sources)
+        return SessionTools(self._functions, self._settings, self._timeout_s, sources, self.watch)
 
 
 class SessionTools:
@@ -60,11 +72,13 @@ class SessionTools:
         settings: Mapping[str, Mapping[str, Any]],
         timeout_s: float,
         sources: tuple[ToolSource, ...],
+        watch: ToolWatch | None = None,
     ) -> None:
         self._functions = functions
         self._settings = settings
         self._timeout_s = timeout_s
         self._sources = sources
+        self._watch = watch
         self._named_for: tuple[tuple[Tool, ...], ...] = ()
         self._sourced: dict[str, Tool] = {}
         self._specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in functions.values())
@@ -84,6 +98,20 @@ class SessionTools:
 
         The content of a failure begins with `TOOL_FAILED`, so that a model can act on it.
         """
+        watch = self._watch
+        if watch is None:
+            return await self._contained(context, call)
+        began = time.monotonic()
+        result = await self._contained(context, call)
+        watch(self._known_name(call.name), time.monotonic() - began, result.content.startswith(TOOL_FAILED))
+        return result
+
+    def _known_name(self, name: str) -> str:
+        if name in self._name_sourced_tools():
+            return DEVICE_TOOL
+        return name if name in self._functions else UNKNOWN_TOOL
+
+    async def _contained(self, context: ToolContext, call: ToolCall) -> ToolResult:
         problems: list[BaseException] = []
         with contained(problems.append):
             return await self._call(context, call)

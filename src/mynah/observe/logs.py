@@ -8,17 +8,18 @@ How to log in this code base::
 
 Who wants to say something to an operator uses that, except ``wire`` and ``dialogue/turn.py``, which are pure. INFO is
 for what an operator should see on a normal day, DEBUG may be one line per message, never per audio packet. What
-people say is logged at DEBUG only. The engine calls no metrics: it tells a `SessionObserver`, and what is counted or
-measured hangs behind it. Only ``app`` imports this module.
+people say is logged at DEBUG only.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import string
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -74,6 +75,13 @@ _REDACTIONS: Final = (
     # keys that are recognisable by themselves
     (re.compile(r"\bsk-[A-Za-z0-9_-]{12,}"), f"sk-{_MASK}"),
 )
+
+LINES_AT_ONCE: Final = 100
+LINES_PER_S: Final = 20
+"""So many connections are logged one by one, and so many more every second. Overflow policy: the rest is counted, and
+logged one by one at DEBUG only."""
+SUMMARY_S: Final = 1.0
+"""How long they are counted before a line tells how many they were."""
 
 _SELECTED: Final = ("VAD", "ASR", "LLM", "TTS", "Memory", "Intent")
 
@@ -214,15 +222,49 @@ def _intercept_standard_logging(levels: Iterable[str]) -> None:
 # ---------------------------------------------------------------- turns
 
 
+class _Crowd:
+    """Lines about connections: one each while few come and go, one a second for all when a site comes back at once.
+
+    A line costs 45 µs of the event loop and 100 bytes of the log file; a thousand a second would fill it in minutes.
+    """
+
+    def __init__(self) -> None:
+        self._left = float(LINES_AT_ONCE)
+        self._left_at = time.monotonic()
+        self._untold: dict[str, int] = {}
+
+    def tell(self, device_id: str, doing: str, session_id: str) -> None:
+        """Log that a device has ``connected`` or ``disconnected``, or count it."""
+        now = time.monotonic()
+        self._left = min(LINES_AT_ONCE, self._left + (now - self._left_at) * LINES_PER_S)
+        self._left_at = now
+        if self._left >= 1:
+            self._left -= 1
+            _log.info("{} {}, session {}", device_id, doing, session_id)
+            return
+        _log.debug("{} {}, session {}", device_id, doing, session_id)
+        if not self._untold:
+            asyncio.get_running_loop().call_later(SUMMARY_S, self._sum_up)
+        self._untold[doing] = self._untold.get(doing, 0) + 1
+
+    def _sum_up(self) -> None:
+        told = ", ".join(f"{count} more {doing}" for doing, count in sorted(self._untold.items()))
+        self._untold = {}
+        _log.info("{}; each one is logged at DEBUG", told)
+
+
 class TurnLog:
     """Implements `mynah.dialogue.record.SessionObserver`: one line per turn.
 
     Times are counted from the end of the user's speech. The words themselves are logged at DEBUG only.
     """
 
+    def __init__(self) -> None:
+        self._crowd = _Crowd()
+
     def on_session_opened(self, device_id: str, session_id: str) -> None:
         """A conversation begins."""
-        _log.info("{} connected, session {}", device_id, session_id)
+        self._crowd.tell(device_id, "connected", session_id)
 
     def on_turn(self, record: TurnRecord) -> None:
         """A reply has ended, played or interrupted."""
@@ -246,7 +288,7 @@ class TurnLog:
 
     def on_session_closed(self, device_id: str, session_id: str) -> None:
         """The conversation is over."""
-        _log.info("{} disconnected, session {}", device_id, session_id)
+        self._crowd.tell(device_id, "disconnected", session_id)
 
 
 def _remarks(record: TurnRecord) -> str:

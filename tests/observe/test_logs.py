@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -54,7 +55,7 @@ def test_the_documented_format() -> None:
 def test_a_line_without_tag_names_its_module() -> None:
     stream = lines("log.log_format={extra[tag]}|{message}")
     logger.info("{not a field}")
-    assert stream.getvalue() == "tests.test_observe|{not a field}\n"
+    assert stream.getvalue() == "tests.observe.test_logs|{not a field}\n"
 
 
 def test_a_terminal_gets_colours_and_a_pipe_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +166,7 @@ def test_the_log_file(tmp_path: Path) -> None:
     logger.remove()
     text = (tmp_path / "logs/s.log").read_text("utf-8")
     assert re.search(
-        r"^\d{4}-\d\d-\d\d .* - \d\S+_SiPoBuEsnofu - tests\.test_observe - INFO - t - key \*\*\* 你好$",
+        r"^\d{4}-\d\d-\d\d .* - \d\S+_SiPoBuEsnofu - tests\.observe\.test_logs - INFO - t - key \*\*\* 你好$",
         text,
         re.MULTILINE,
     )
@@ -228,3 +229,32 @@ def test_words_are_logged_at_debug_only() -> None:
     observe.TurnLog().on_turn(record)
     assert "wish" not in quiet.getvalue()
     assert "my secret wish" in loud.getvalue()
+
+
+async def test_many_connections_at_once_are_told_together() -> None:
+    stream = lines("log.log_format={level}|{message}")
+    turns = observe.TurnLog()
+    for number in range(600):
+        turns.on_session_opened(f"d{number}", "s")
+    for number in range(50):
+        turns.on_session_closed(f"d{number}", "s")
+    one_by_one = stream.getvalue().splitlines()
+    assert 100 <= len(one_by_one) < 400  # a slow machine earns some more meanwhile
+    assert one_by_one[99] == "INFO|d99 connected, session s"
+    async with asyncio.timeout(10):
+        while "more connected" not in stream.getvalue():
+            await asyncio.sleep(0.05)
+    summary = stream.getvalue().splitlines()[-1]
+    found = re.fullmatch(
+        r"INFO\|(\d+) more connected(?:, (\d+) more disconnected)?; each one .*DEBUG", summary
+    )
+    assert found is not None, summary
+    assert len(one_by_one) + int(found[1]) + int(found[2] or 0) == 650
+
+
+async def test_at_debug_every_connection_is_told() -> None:
+    stream = lines("log.log_format={message}", "log.levels={mynah.observe: DEBUG}")
+    turns = observe.TurnLog()
+    for number in range(600):
+        turns.on_session_opened(f"d{number}", "s")
+    assert stream.getvalue().count("connected, session s") == 600
