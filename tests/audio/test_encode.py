@@ -57,6 +57,27 @@ async def test_speech_comes_out_in_frames_with_one_job_per_slice() -> None:
 
 
 @virtual
+async def test_a_slice_that_is_lost_by_a_bug_is_an_error_and_not_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_: SpeechEncoder) -> list[bytes]:
+        raise RuntimeError("a bug in a library")
+
+    monkeypatch.setattr(SpeechEncoder, "_encode_slice", broken)
+    codec = InlineCodec()
+    codec.hold()
+    encoder = SpeechEncoder(codec, 16000, 16000, encoders=EncoderPool())
+    told: list[tuple[list[bytes], AudioError | None]] = []
+    encoder.encode(tone(16000, 0.5), lambda frames, error: told.append((frames, error)), last=False, due=0.0)
+    with pytest.raises(RuntimeError, match="a bug"):
+        encoder.work()
+    encoder.done()
+    ((frames, error),) = told
+    assert frames == []
+    assert isinstance(error, AudioError)
+
+
+@virtual
 async def test_less_than_a_frame_is_kept_for_the_next_slice() -> None:
     encoder = SpeechEncoder(InlineCodec(), 16000, 16000)
     assert encoder.frame_in == 1920

@@ -141,6 +141,24 @@ async def test_the_age_of_what_waits_is_known() -> None:
         await until(lambda: ingest.queue_age_s == 0)
 
 
+async def test_streams_that_are_behind_by_turns_do_not_add_up_to_one_that_waits_for_ever() -> None:
+    now = 100.0
+    ingest = Ingest(LevelEngine(), asyncio.get_running_loop())
+    ingest._now = lambda: now
+    behind = ingest.open(Sink())
+    for _ in range(20):
+        stream, behind = behind, ingest.open(Sink())
+        for packet in speech(8):  # twice its share
+            behind.push(packet)
+        ingest._process(ingest._take_streams())
+        assert set(ingest._behind) == {behind}, "the one before has caught up"
+        assert ingest.queue_age_s == 0
+        stream.close()
+        now += 0.1
+    assert ingest.queue_age_s == pytest.approx(0.1)
+    ingest.stop()
+
+
 async def test_the_age_of_what_waits_in_the_ring_counts_from_its_oldest() -> None:
     ingest = Ingest(LevelEngine(), asyncio.get_running_loop())  # not started: nothing is taken
     first, second = ingest.open(Sink()), ingest.open(Sink())

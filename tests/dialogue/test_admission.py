@@ -77,6 +77,14 @@ def test_pressure_is_one_where_tense_begins_and_two_where_full_does() -> None:
     assert bounds.pressure(-1.0) == 0.0
 
 
+def test_memory_is_calm_again_soon_below_where_it_was_tense() -> None:
+    """A process seldom gives back what it once had."""
+    clock = Clock(admission())
+    assert clock.see(Signals(memory=0.9), times=WINDOW) is Level.TENSE
+    assert clock.see(Signals(memory=0.82), times=seconds(60)) is Level.TENSE
+    assert clock.see(Signals(memory=0.75), times=seconds(TENSE_CALM_S + 2)) is Level.NORMAL
+
+
 def test_a_relay_waits_for_calm_without_a_break() -> None:
     relay = Relay(on=2.0, off=1.0, calm_s=5.0)
     assert not relay.step(0.0, 1.9)

@@ -288,6 +288,30 @@ def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
         connect(settings("tracing.endpoint=http://127.0.0.1:4318"), {})
 
 
+async def test_an_exporter_that_raises_costs_these_turns_only() -> None:
+    sink = Sink()
+    sink.open.set()
+    sending = TurnTraces(sink, gather_s=0.0)
+    export, answers = sink.export, [ConnectionError("nobody there")]
+
+    def moody(spans: Sequence[Any]) -> Any:
+        if answers:
+            raise answers.pop()
+        return export(spans)
+
+    sink.export = moody  # type: ignore[method-assign]
+    sending.start()
+    sending.on_turn(TURN)
+    await wait(lambda: sending.stats.failed == 1)
+    sending.on_turn(TURN)
+    await wait(lambda: sending.stats.exported == 1)
+    await sending.stop()
+
+
+def test_the_address_may_have_the_path_for_traces() -> None:
+    assert settings("tracing.endpoint=http://host:4318/v1/traces/").tracing.endpoint == "http://host:4318"
+
+
 def test_an_endpoint_is_enough() -> None:
     assert not wanted(settings(), {})
     assert wanted(settings("tracing.endpoint=http://127.0.0.1:4318"), {})

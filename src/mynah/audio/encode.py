@@ -134,9 +134,12 @@ class SpeechEncoder:
 
     def work(self) -> None:
         """In the worker thread. `_working` keeps the loop's side away from the codec's state meanwhile."""
+        # Unless it is told otherwise below: a slice that is lost in whatever way must not be waited for.
+        self._error = AudioError("the audio could not be encoded")
         try:
             if not self._closed:
                 self._frames = self._encode_slice()
+            self._error = None
         except AudioError as error:
             self._error = error
         finally:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -150,7 +150,8 @@ class Ingest:
         the process should end. Cancelled by `stop`."""
         self._now: Callable[[], float] = time.monotonic if loop is None else loop.time
         self._ring: deque[IngestStream] = deque()  # those with something new; append and popleft are atomic
-        self._behind: list[IngestStream] = []  # those that had more than their share in the last batch
+        # Those that had more than their share in the last batch, and since when they have been waiting.
+        self._behind: dict[IngestStream, float] = {}
         self._since = _NEVER  # when the longest waiting of the streams in the worker's hands was listed
         self._bytes_in, self._bytes_out = 0, 0  # written by the loop, by the worker
         self._work, self._urgent = threading.Event(), threading.Event()
@@ -258,8 +259,6 @@ class Ingest:
                 return
             begin = time.thread_time()
             batch = self._process(self._take_streams())
-            if not self._behind:
-                self._since = _NEVER
             if batch:
                 self._post(self._deliver, batch)
                 self.stats.batches += 1
@@ -276,29 +275,31 @@ class Ingest:
         except RuntimeError:  # the loop was closed under us; there is nobody left to tell
             self._stopping = True
 
-    def _take_streams(self) -> Iterable[IngestStream]:
-        """Return the streams that may have something, each once, those that waited longest first."""
+    def _take_streams(self) -> dict[IngestStream, float]:
+        """Return the streams that may have something, those that waited longest first, and since when they did."""
         if self._ring:
             self._since = min(self._since, self._ring[0]._listed_at)  # before it leaves: see `queue_age_s`
-        streams = dict.fromkeys(self._behind)
+        streams = self._behind
         for _ in range(len(self._ring)):
             stream = self._ring.popleft()
             stream._listed = False  # before its queue is looked at: what comes from here on lists it again
-            streams[stream] = None
-        self._behind = []
+            streams.setdefault(stream, stream._listed_at)
+        self._behind = {}
         return streams
 
-    def _process(self, streams: Iterable[IngestStream]) -> deque[Delivery]:
+    def _process(self, streams: dict[IngestStream, float]) -> deque[Delivery]:
         """Decode, detect, and return what is to be delivered, in order per stream."""
         segments: list[Segment] = []
-        for stream in streams:
+        for stream, since in streams.items():
             if stream._closed:
                 self._retire(stream)
                 continue
             segments += self._take(stream)
             if stream._queue:
-                self._behind.append(stream)
-        return self._detect(segments)
+                self._behind[stream] = since
+        deliveries = self._detect(segments)
+        self._since = min(self._behind.values(), default=_NEVER)
+        return deliveries
 
     def _take(self, stream: IngestStream) -> list[Segment]:
         """Decode the stream's share of a batch."""

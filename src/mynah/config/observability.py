@@ -24,7 +24,7 @@ class Tracing(Section):
     @field_validator("endpoint")
     @classmethod
     def _address(cls, value: str) -> str:
-        value = value.strip().rstrip("/")
+        value = value.strip().rstrip("/").removesuffix("/v1/traces").rstrip("/")
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value

@@ -23,6 +23,8 @@ TENSE_RANK: Final = 3
 """Two bad samples of ten are a hiccup, three are a load."""
 FULL_RANK: Final = 5
 """People are turned away only when half of the samples are bad."""
+CALM: Final = 0.5
+"""Pressure below which it is calm."""
 TENSE_CALM_S: Final = 10.0
 FULL_CALM_S: Final = 5.0
 """How long it has to be calm before a level is left: a few turns, so that what was let in since has its effect."""
@@ -80,10 +82,16 @@ class Bounds(msgspec.Struct, frozen=True):
     tense: float
     full: float
 
+    calm: float = 0.0
+    """Where it is calm again; 0: at half of ``tense``."""
+
     def pressure(self, value: float) -> float:
-        """Return how bad a value is on one scale for all signals: from 1 on tense, from 2 on full."""
+        """Return how bad a value is on one scale for all signals: to `CALM` calm, from 1 on tense, from 2 on full."""
+        calm = self.calm or self.tense * CALM
+        if value <= calm:
+            return CALM * max(value, 0.0) / calm
         if value < self.tense:
-            return max(value, 0.0) / self.tense
+            return CALM + (1 - CALM) * (value - calm) / (self.tense - calm)
         return 1.0 + (value - self.tense) / (self.full - self.tense)
 
 
@@ -93,7 +101,8 @@ class Thresholds(msgspec.Struct, frozen=True):
     lag_s: Bounds = Bounds(0.03, 0.1)
     queue_s: Bounds = Bounds(0.1, 0.3)
     """For encoding and for hearing."""
-    memory: Bounds = Bounds(0.85, 0.95)
+    memory: Bounds = Bounds(0.85, 0.95, 0.8)
+    """Calm again soon below: what a process has had once it keeps in good part."""
     always: int = 8
     """Conversations that are always taken: a server that is slow with so few is slow for another reason."""
 
@@ -140,7 +149,7 @@ class Admission:
         self.telling = 0
         """How many are being told so aloud at this moment."""
         self._traces = {signal: deque([0.0] * WINDOW, WINDOW) for signal in Signal}
-        self._tense = Relay(1.0, 0.5, TENSE_CALM_S)
+        self._tense = Relay(1.0, CALM, TENSE_CALM_S)
         self._full = Relay(2.0, 1.5, FULL_CALM_S)
         self._no_memory = Relay(2.0, 1.5, FULL_CALM_S)
         self._pressure = 0.0

@@ -107,7 +107,7 @@ class Readings(Collector):
         yield _counter("mynah_busy", "Users told that the server is busy.", admission.busy_total)
         yield _gauge(
             "mynah_codec_queue_age_seconds",
-            "Age of the oldest audio that waits to be encoded.",
+            "How long the most urgent audio has been waiting to be encoded since it was due.",
             signals.encoding_s,
         )
         yield _gauge(

@@ -248,12 +248,17 @@ class TurnTraces:
     def _send(self, turns: Sequence[Ended]) -> None:
         for turn in turns:
             self._describe(turn)
-        spans, sent = self._made[:], len(turns)
+        spans = self._made[:]
         self._made.clear()
         if not spans:  # a sampler of the environment wanted none of them
             return
-        result = self._exporter.export(spans)
-        if getattr(result, "name", "") == "SUCCESS":
+        sent = sum(span.parent is None for span in spans)  # a sampler may have wanted some only
+        try:
+            result = getattr(self._exporter.export(spans), "name", "")
+        # Older exporters raise when the collector is away.
+        except (OSError, ValueError, RuntimeError) as error:
+            result = type(error).__name__
+        if result == "SUCCESS":
             self.stats.exported += sent
             return
         self.stats.failed += sent
