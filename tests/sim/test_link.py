@@ -236,3 +236,8 @@ async def test_tls_where_there_is_none(
         with pytest.raises(ConnectError, match=r"TLS handshake failed: is it plain ws:// there?"):
             await WebSocketLink.connect(f"wss://127.0.0.1:{port}/", {}, Heard(), verify_tls=False)
     assert not caplog.records
+
+
+async def test_half_an_address() -> None:
+    with pytest.raises(ConnectError, match=r"ws://\[fe80::1/x is no address: Invalid IPv6"):
+        await WebSocketLink.connect("ws://[fe80::1/x", {}, Heard())

@@ -84,7 +84,10 @@ class WebSocketLink(picows.WSListener):
         verify_tls: bool = True,
     ) -> WebSocketLink:
         """Open ``url`` (ws or wss). Raises ConnectError."""
-        host = urlsplit(url).hostname or ""
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError as error:  # half an IPv6 address
+            raise ConnectError(f"{url} is no address: {error}") from error
         try:
             async with asyncio.timeout(timeout_s):
                 _, link = await picows.ws_connect(

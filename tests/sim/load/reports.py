@@ -53,7 +53,12 @@ def distribution(p50: float, count: int, tail: float = 1.6) -> Distribution:
 
 def usage(cpu: float, resident: float, descriptors: int, processes: int = 1, threads: int = 14) -> Usage:
     return Usage(
-        processes=processes, cpu=cpu, resident=int(resident), descriptors=descriptors, threads=threads
+        processes=processes,
+        cpu=cpu,
+        main=0.9 * cpu / processes,
+        resident=int(resident),
+        descriptors=descriptors,
+        threads=threads,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -62,12 +63,18 @@ def test_steps() -> None:
         steps(steps="50,5")
 
 
+def test_a_file_is_held_as_long_as_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("hold_s: 10\n", "utf-8")
+    assert scenario_of(LoadtestOptions(url=URL, scenario=str(path), behaviour=Behaviour.TALK)).hold_s == 10.0
+
+
 def test_who_talks_is_given_the_time() -> None:
     assert scenario_of(LoadtestOptions(url=URL, behaviour=Behaviour.MIXED)).hold_s == 20.0
     assert scenario_of(LoadtestOptions(url=URL, behaviour=Behaviour.IDLE)).hold_s == 10.0
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "mqtt://host/", "ws://"])
+@pytest.mark.parametrize("url", ["", "localhost:8000", "mqtt://host/", "ws://", "ws://[fe80::1/x"])
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(ConfigError, match="give the address of a server: ws://"):
         main(LoadtestOptions(url=url))
@@ -113,7 +120,62 @@ def test_without_a_name_the_folder_has_the_time_in_it(
 def test_secrets_stay_out_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["mynah", "loadtest", "ws://me:pass@h/x?key=1", "--token=secret"])
     said = module._command(LoadtestOptions(url="ws://me:pass@h/x?key=1", token="secret"))
-    assert said == "mynah loadtest ws://me:…@h/x?… --token=…"
+    assert said == "mynah loadtest 'ws://…@h/x?…' '--token=…'"
+
+
+def test_the_command_can_be_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["loadtest", URL, "--scenario", "one evening.yaml", "--report", "it's"]
+    monkeypatch.setattr(sys, "argv", ["mynah", *words])
+    said = module._command(LoadtestOptions(url=URL))
+    assert shlex.split(said) == ["mynah", *words]
+    # The name of a user is no reason to spoil other words.
+    monkeypatch.setattr(sys, "argv", ["mynah", "loadtest", "ws://rate@h/x", "--rate", "5"])
+    assert module._command(LoadtestOptions(url="ws://rate@h/x")) == "mynah loadtest 'ws://…@h/x' --rate 5"
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_test(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(*_: object) -> LoadReport:
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr(module, "run", run)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ConfigError, match=r"cannot write .*--report"):
+        main(LoadtestOptions(url=URL, report=str(tmp_path / "file" / "report")))
+
+
+def test_a_test_that_cannot_begin_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(*_: object) -> LoadReport:
+        raise ConfigError("nobody answers")
+
+    monkeypatch.setattr(module, "run", run)
+    (tmp_path / "kept").mkdir()
+    for name in ("kept", "new/folder"):
+        with pytest.raises(ConfigError, match="nobody answers"):
+            main(LoadtestOptions(url=URL, report=str(tmp_path / name)))
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_was_measured_is_told_though_it_cannot_be_written(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(*_: object) -> Path:
+        raise ConfigError("the disk is full")
+
+    monkeypatch.setattr(module, "run", lambda *_: PASSED)
+    monkeypatch.setattr(reports, "write", write)
+    with pytest.raises(ConfigError, match="the disk is full"):
+        main(LoadtestOptions(url=URL, json=as_json, report=str(tmp_path)))
+    printed = capsys.readouterr().out
+    if as_json:
+        assert msgspec.json.decode(printed, type=LoadReport) == PASSED
+    else:
+        assert "bottleneck: none" in printed
+        assert "report:" not in printed
 
 
 def test_looking_at_the_machine_only(
@@ -150,14 +212,14 @@ def test_a_summary_ends_with_what_to_do_next() -> None:
         evidence="98 % of a core",
         warnings=[Warned(at_s=3.2, text="[swap] is used")],
     )
-    summarise(made, Path("x/report.html"), console)
+    summarise(made, console)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert "knee: good up to 400 devices (40 talking); then the first audio doubled" in lines
     assert "bottleneck: one core: 98 % of a core" in lines
     assert "warning at 3 s: [swap] is used" in lines
     assert "not passed: step 1: [x] failed" in lines
-    assert lines[-2:] == ["report: x/report.html", f"next: {_ADVICE[Bottleneck.SERVER_CORE]}"]
+    assert lines[-1] == f"next: {_ADVICE[Bottleneck.SERVER_CORE]}"
     assert set(_ADVICE) == set(Bottleneck)
 
 
@@ -184,7 +246,8 @@ def test_the_whole_command(tmp_path: Path) -> None:
             check=False, capture_output=True, text=True, timeout=100,
         )  # fmt: skip
     assert "step 1 (3 devices): passed" in done.stderr
-    assert f"report: {tmp_path / 'report' / 'report.html'}" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("next: ")
+    *_, advice, page = done.stdout.splitlines()
+    assert advice.startswith("next: ")
+    assert page == f"report: {tmp_path / 'report' / 'report.html'}"
     assert done.returncode == 0
     assert reports.read(tmp_path / "report").steps[0].connected == 3

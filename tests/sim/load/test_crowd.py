@@ -107,6 +107,18 @@ async def test_idle_devices_begin_to_talk_in_a_later_step(monkeypatch: pytest.Mo
         assert spoke == {"00", "01"}, "the third one is still idle"
 
 
+async def test_answers_that_hang_are_seen_when_a_step_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talker, "FIRST_PAUSE_S", 0.0)
+    async with (
+        ScriptedServer(silent).running() as server,
+        crowd(server.ws_url, 2, 2, answer_timeout_s=60.0) as one,
+    ):
+        await until(lambda: len(one.settle().waits) == 2)
+        assert len(one.settle().waits) == 2, "each once, however often it is settled"
+        one.hold()
+        assert one.tally.waits == []
+
+
 async def test_a_stall_of_its_own_is_told() -> None:
     async with crowd("ws://127.0.0.1:9/", 1) as one:
         await asyncio.sleep(0.1)
@@ -129,3 +141,18 @@ def test_the_tail_of_a_recording_is_noise() -> None:
     recording: Recording
     for recording in stock():
         assert len(recording.packets) - recording.last > 2 * TAIL
+
+
+async def test_a_dialler_that_breaks_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(FakeDialer):
+        async def dial(self, device: Device) -> str:
+            self.dialled.append((0.0, device.number))
+            raise RuntimeError("a bug")
+
+    fake = Broken()
+    monkeypatch.setattr("tests.sim.load.crowds.Dialer", lambda _: fake)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with crowd("ws://x/", 1) as one:
+        await until(lambda: fake.dialled)
+        await asyncio.sleep(0.05)
+        assert not one._dialling

@@ -5,11 +5,12 @@ from mynah.sim.load.derived import (
     best_step,
     cpu_per_talker_minute,
     first_audio_limit_ms,
+    first_audio_reference,
     memory_per_device,
     summed,
     thresholds,
 )
-from mynah.sim.load.record import LoadReport, Step, Usage
+from mynah.sim.load.record import Distribution, LoadReport, Stage, Step, Usage
 from mynah.sim.load.scenario import Thresholds
 from tests.sim.load.reports import idle, mixed
 
@@ -32,9 +33,29 @@ def test_memory_per_device_is_growth() -> None:
 
 
 def test_cpu_per_talker_minute() -> None:
-    step = Step(number=1, devices=400, talkers=400, server=Usage(cpu=0.8))
+    step = Step(number=1, devices=400, talkers=400, connected=400, server=Usage(cpu=0.8))
     assert cpu_per_talker_minute(step) == pytest.approx(0.12)
     assert cpu_per_talker_minute(msgspec.structs.replace(step, talkers=0)) is None
+
+
+def test_cpu_is_shared_among_the_talkers_that_were_there() -> None:
+    step = Step(number=1, devices=400, talkers=400, connected=200, server=Usage(cpu=0.8), busy=20)
+    assert cpu_per_talker_minute(step) == pytest.approx(0.24)
+    assert cpu_per_talker_minute(msgspec.structs.replace(step, lost=1)) is None, "beyond 5 %"
+    assert cpu_per_talker_minute(msgspec.structs.replace(step, connected=0)) is None
+
+
+def test_the_first_audio_is_compared_with_a_step_that_has_measured_enough() -> None:
+    def step(number: int, count: int, talkers: int = 1) -> Step:
+        times = {Stage.FIRST_AUDIO: Distribution(count=count, p95=100.0 * number)}
+        return Step(number=number, devices=10, talkers=talkers, times=times)
+
+    idle_step = step(1, 0, 0)
+    few, enough = step(2, 4), step(3, 5)
+    assert first_audio_reference([idle_step, few, enough, step(4, 50)]) is enough
+    assert first_audio_reference([idle_step, few]) is few
+    assert first_audio_reference([idle_step]) is None
+    assert first_audio_limit_ms(LoadReport(steps=[few, enough], scenario=mixed().scenario)) == 600
 
 
 def test_thresholds_of_a_scenario_that_is_not_understood_ask_for_nothing() -> None:

@@ -180,6 +180,8 @@ def test_answers_of_an_ota_address() -> None:
     assert read_reply(wants) == WANTS_OWNER
     for bad in (b"", b"[]", b"\xff", b"{}", b'{"websocket": 3}', b'{"websocket": {"url": "http://h"}}'):
         assert read_reply(bad) == BAD_REPLY
+    for url in ("ws://[fe80::1/x", "ws://h:port/", "ws://h:70000/", "ws:///x"):
+        assert read_reply(b'{"websocket": {"url": "%s"}}' % url.encode()) == BAD_REPLY
 
 
 def test_devices_have_names_of_their_own() -> None:
@@ -222,3 +224,72 @@ async def test_what_was_given_up_is_closed() -> None:
             assert await dialling == TIMED_OUT
             await asyncio.wait_for(closed.wait(), 5)
         await dialer.close()
+
+
+async def test_an_ota_answer_in_two_pieces() -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        body = b'{"websocket": {"url": "%s"}}' % server.ws_url.encode()
+        await response.write(body[:20])
+        await asyncio.sleep(0.1)
+        await response.write(body[20:])
+        return response
+
+    async with (
+        ScriptedServer(silent).running() as server,
+        http(handle) as address,
+        crowd(f"http://{address}/ota/") as one,
+    ):
+        await until(lambda: one.tally.connected or one.tally.errors)
+        assert one.tally.errors == {}
+
+
+async def test_an_ota_answer_without_end_is_given_up() -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(bytes(10_000))
+        return response
+
+    async with http(handle) as address, crowd(f"http://{address}/ota/") as one:
+        await until(lambda: one.tally.errors)
+        assert one.tally.errors == {BAD_REPLY: 1}
+
+
+async def test_a_host_is_tried_at_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedServer(silent).running() as server:
+        port = int(server.ws_url.rpartition(":")[2].partition("/")[0])
+        resolved = 0
+
+        async def getaddrinfo(host: str, wanted: int, **options: Any) -> list[Any]:
+            nonlocal resolved
+            resolved += host == "somewhere"
+            # As where localhost is ::1 first and the server listens on 127.0.0.1 only.
+            ports = {"somewhere": (closed, port), "elsewhere": (closed, closed)}.get(host, (wanted,))
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", one)) for one in ports]
+
+        closed = free_port()
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        async with crowd(f"ws://somewhere:{port}/xiaozhi/v1/", 0) as one:
+            dialer = Dialer(plan(server.ws_url))
+            for number in range(2):
+                connection = await dialer._socket("somewhere", port, Device(one, number))
+                connection.close()
+            assert resolved == 1
+            ((address,),) = dialer._resolved.values()
+            assert address.sockaddr == ("127.0.0.1", port), "the one that worked is kept"
+            with pytest.raises(ConnectionRefusedError):
+                await dialer._socket("elsewhere", port, Device(one, 3))
+            await dialer.close()
+
+
+async def test_half_an_address_is_an_error_and_no_end() -> None:
+    target = "ws://127.0.0.1:9/"
+    dialer = Dialer(plan(target))
+    async with crowd(target, 0) as one:
+        for url in ("ws://[fe80::1/x", "ws://127.0.0.1:port/"):
+            assert await dialer._connect(Device(one, 0), Endpoint(url)) == "no address"
+    await dialer.close()

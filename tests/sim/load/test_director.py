@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import threading
 import time
@@ -130,6 +131,15 @@ def test_a_server_that_stalls() -> None:
     assert (step.connected, step.passed) == (0, False)
 
 
+def test_devices_that_come_and_go_are_not_missing() -> None:
+    wanted = scenario(steps=(5,), behaviour=Behaviour.CHURN, stay_s=0.0, connects_per_s=20.0)
+    with ScriptedServer(silent).in_thread() as server:
+        report = run(server.ws_url, wanted, LoadOptions(processes=1), lambda _: None)
+    (step,) = report.steps
+    assert step.connected < 5
+    assert (step.passed, step.reasons, report.knee) == (True, [], None)
+
+
 def test_a_server_that_floods_its_devices() -> None:
     async def script(connection: Connection) -> None:
         await connection.hello()
@@ -167,8 +177,11 @@ def test_a_machine_that_is_not_up_to_it(monkeypatch: pytest.MonkeyPatch) -> None
         Check(name="open files", ok=False, found="10", wanted="600", remedy="ulimit -n 600", fatal=True)
     ]
     monkeypatch.setattr(machine, "look", lambda *_, **__: Machine(checks=checks))
-    with pytest.raises(MynahError, match="open files: 10, and it takes 600: ulimit -n 600"):
-        run("ws://127.0.0.1:9/", scenario(), LoadOptions(), lambda _: None)
+    with (
+        ScriptedServer(silent).in_thread() as server,
+        pytest.raises(MynahError, match="open files: 10, and it takes 600: ulimit -n 600"),
+    ):
+        run(server.ws_url, scenario(), LoadOptions(), lambda _: None)
 
 
 def test_ctrl_c_leaves_a_report() -> None:
@@ -188,7 +201,8 @@ def test_ctrl_c_leaves_a_report() -> None:
     threads[0].join()
     assert time.monotonic() - began < 30
     assert report.interrupted
-    assert report.reasons == ["stopped before its end"]
+    assert report.reasons == ["step 1 (2 devices): stopped before its end", "stopped before its end"]
+    assert not report.steps[0].passed
     assert [(step.devices, step.connected) for step in report.steps] == [(2, 2)]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -240,3 +254,61 @@ def test_ports_of_the_last_minute_count_with_churn() -> None:
 def test_credentials_stay_out_of_the_report() -> None:
     assert without_credentials("wss://user:secret@host:8443/x?token=t#f") == "wss://host:8443/x"
     assert without_credentials("http://host/ota/") == "http://host/ota/"
+
+
+def test_the_server_is_who_talks_and_not_who_answers_ota(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    asked: list[str] = []
+    spread: list[str] = []
+
+    def look(target: str, *_: object, server_pid: int | None, **__: object) -> Machine:
+        looked.append(f"{target} {server_pid}")
+        return Machine(cores=2)
+
+    def find(target: str) -> int | None:
+        asked.append(target)
+        return os.getpid()
+
+    def sources(target: str, _: int) -> list[str]:
+        spread.append(target)
+        return [""]
+
+    monkeypatch.setattr(machine, "look", look)
+    monkeypatch.setattr(module, "find_server", find)
+    monkeypatch.setattr(module.sources, "source_addresses", sources)
+    talking = ScriptedServer(silent)
+    with talking.in_thread():
+        ota = ScriptedServer(silent, ota={"websocket": {"url": talking.ws_url}})
+        with ota.in_thread():
+            report = run(
+                ota.ota_url, scenario(steps=(2,), hold_s=0.3), LoadOptions(processes=1), lambda _: None
+            )
+    assert report.steps[0].connected == 2
+    assert looked == [f"{talking.ws_url} {os.getpid()}"]
+    assert set(asked) == set(spread) == {talking.ws_url}
+
+
+def test_behind_a_proxy_of_this_machine_the_server_is_who_answers_ota(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ota = "http://127.0.0.1:8003/ota/"
+    monkeypatch.setattr(module, "find_server", lambda target: 7 if target == ota else None)
+    director = Director(ota, scenario(), LoadOptions(), lambda _: None)
+    director._server = "ws://127.0.0.1:8000/"
+    assert director._find_server() == 7
+    director._server = "ws://192.0.2.1:8000/"  # another machine's
+    assert director._find_server() is None
+    assert Director(ota, scenario(), LoadOptions(server_pid=5), lambda _: None)._find_server() == 5
+
+
+def test_credentials_stay_out_of_complaints() -> None:
+    with ScriptedServer(silent, ota={}).in_thread() as server:
+        target = server.ota_url.replace("http://", "http://me:secret@")
+        with pytest.raises(ConnectError, match="devices cannot connect") as caught:
+            run(target, scenario(), LoadOptions(), lambda _: None)
+    assert "secret" not in str(caught.value)
+
+
+def test_no_limit_of_files_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert processes_for(100, 8, module._descriptors()) == 1

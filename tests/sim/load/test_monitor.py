@@ -311,3 +311,48 @@ def test_a_container_with_a_quota_is_a_machine_of_its_own(monkeypatch: pytest.Mo
     assert sample.machine_cpu == pytest.approx(0.8)
     assert sample.memory_available == 1 << 20
     assert watcher.cores == 1
+
+
+def test_a_full_thread_is_told_apart_from_as_much_work_of_many() -> None:
+    many = (
+        "import hashlib, threading\n"
+        "def work():\n"
+        "    while True: hashlib.sha256(bytes(1 << 22)).digest()\n"
+        "for _ in range(2): threading.Thread(target=work, daemon=True).start()\n"
+        "threading.Event().wait()"
+    )
+    found = []
+    for code in (WORK, many):
+        with python(code) as server, python(WORK) as generator:
+            deadline = time.monotonic() + 15
+            while (
+                used := processes.read(server.pid)
+            ) is None or used.cpu_s < 0.3:  # Python has to start first
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            watcher = Monitor(server.pid, lambda pid=generator.pid: [pid])  # type: ignore[misc]
+            began = time.monotonic()
+            watcher.sample(0.0, 0, 0, 0.0)
+            time.sleep(0.8)
+            at_s = time.monotonic() - began
+            sample = watcher.sample(at_s, 0, 0, 0.0)
+            assert sample.server is not None
+            usage, load = watcher.usage_between(0.0, at_s)
+            assert usage is not None
+            assert usage.main == pytest.approx(sample.server.main, abs=0.02)
+            assert load.main == pytest.approx(load.cpu, abs=0.1) == sample.generator.main
+            found.append((usage.main, usage.cpu))
+    (main, cpu), (idle, shared) = found
+    assert main == pytest.approx(cpu, abs=0.1), "one thread does it all"
+    assert cpu > 0.1
+    assert shared > 0.1
+    assert idle < 0.5 * shared, "its main thread only waits"
+
+
+def test_the_main_thread_between_samples_is_in_proportion() -> None:
+    watcher = Monitor(None, list)
+    for at_s, main_s in ((0.0, 0.0), (10.0, 5.0), (20.0, 5.0)):
+        watcher._generator.main_s = main_s
+        watcher.sample(at_s, 0, 0, 0.0)
+    assert watcher.usage_between(0.0, 10.0)[1].main == pytest.approx(0.5)
+    assert watcher.usage_between(5.0, 15.0)[1].main == pytest.approx(0.25)

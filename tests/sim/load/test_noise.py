@@ -99,3 +99,18 @@ def test_a_share_lies_in_its_interval(part: float, number: int) -> None:
     found = share(part, number)
     assert found is not None
     assert -1e-9 <= found.low <= part <= found.high <= 1 + 1e-9
+
+
+@pytest.mark.parametrize(("rank", "least"), [(0.5, 5), (0.95, 20), (0.99, 100)])
+def test_too_few_measurements_are_no_verdict(rank: float, least: int) -> None:
+    def of(value: float, number: int) -> Reading | None:
+        # All the same, as a single one is: a spread that says 0.
+        times = Distribution(count=number, mean=value, p50=value, p95=value, p99=value, max=value)
+        return percentile(times, rank, 0)
+
+    for few, many in ((1, 1), (least - 1, 10_000), (10_000, least - 1)):
+        assert judge(of(100, few), of(1000, many), less_is_better=True) is Change.SAME
+    assert judge(of(100, least), of(1000, least), less_is_better=True) is Change.WORSE
+    found = of(100, 1)
+    assert found is not None
+    assert found.value == 100, "it is shown all the same"

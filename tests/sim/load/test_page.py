@@ -73,6 +73,7 @@ def test_all_charts_are_there() -> None:
     assert titles == {
         "Success", "Connect", "Hello", "Transcript", "First audio", "Whole answer", "Whole turn",
         "Late packets and gaps", "Server memory per device", "Speed of connecting", "Errors by kind", "Devices", "CPU",
+        "Busiest main thread",
         "Memory", "Memory left on the machine", "Network", "File descriptors", "Threads and processes",
         "Lag of the load generator",
     }  # fmt: skip
@@ -238,3 +239,19 @@ def test_every_field_of_the_record_is_on_the_page() -> None:
     found = list(mutations(base, "report"))
     assert len(found) > 100
     assert [where for where, changed in found if render(changed) == page] == []
+
+
+def test_main_threads_of_reports_that_do_not_know_them_are_not_called_idle() -> None:
+    def old(one: Step) -> Step:
+        assert one.server is not None
+        server = msgspec.structs.replace(one.server, main=0.0)
+        return msgspec.structs.replace(
+            one, server=server, generator=msgspec.structs.replace(one.generator, main=0.0)
+        )
+
+    report = mixed((100,))
+    report = msgspec.structs.replace(report, steps=[old(one) for one in report.steps], at_rest=None)
+    without = [msgspec.structs.replace(one, server=None, generator=usage(0, 0, 0)) for one in report.samples]
+    page = shown(msgspec.structs.replace(report, samples=without))
+    assert page.count("Busiest main thread") == 1, "the column of the table, no chart"
+    assert shown(report).count("Busiest main thread") > 1

@@ -7,6 +7,7 @@ import pytest
 import typer
 
 from mynah import cli
+from mynah.sim.load.machine import Facts, examine
 from mynah.sim.load.record import Bottleneck
 from mynah.sim.load.scenario import BUILT_IN, Behaviour, Scenario, Thresholds, load_scenario
 from mynah.sim.load.words import words
@@ -66,3 +67,18 @@ def test_every_behaviour_option_and_bottleneck_is_told(language: str) -> None:
         rows = page.partition("### What keeps it from more")[2].partition("###")[0]
         grouped = rows.replace("file descriptors, local ports", "file descriptors | local ports")
         assert not [name for name in told if name != "nothing was exhausted" and name not in grouped]
+
+
+@each_language
+def test_a_check_that_stops_the_test_is_told(language: str) -> None:
+    facts = Facts(
+        devices=100_000, connections=100_000, connects_per_s=1e6, cores=1.0, descriptors=300, server_descriptors=10,
+        ports=100, memory_available=1, listen_queue=1, syn_queue=1, swap_used=1 << 40, swap_total=1 << 41, busy=1.0,
+        time_wait=1 << 20, conntrack_free=1,
+    )  # fmt: skip
+    assert [check.name for check in examine(facts) if check.fatal] == ["open files", "local ports"]
+    told = {
+        "en": "Two *spoil the test*, so that\n`mynah loadtest` does not begin",
+        "zh": "标明“使测试无效”的有两项，这时 `mynah loadtest` 不会开始",
+    }
+    assert told[language] in PAGES[language]

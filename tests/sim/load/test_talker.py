@@ -221,6 +221,85 @@ def test_interrupting() -> None:
     assert set(scene.device.tally.times) == {Stage.TRANSCRIPT, Stage.FIRST_AUDIO}, "its end is not timed"
 
 
+def test_the_first_audio_is_timed_when_it_comes_and_not_when_the_answer_has_ended() -> None:
+    scene = Scene()
+    scene.until(Doing.WAITING)
+    scene.answer(stop=False)
+    assert scene.counted() == (0, 0, {})
+    times = scene.device.tally.times
+    assert (times[Stage.TRANSCRIPT].distribution().count, times[Stage.FIRST_AUDIO].distribution().count) == (
+        1,
+        1,
+    )
+    scene.talker.settle(scene.now)
+    assert scene.device.tally.waits == []
+    scene.talker.on_stop(scene.now, scene.now)
+    assert [times[stage].distribution().count for stage in Stage if stage in times] == [1, 1, 1, 1]
+
+
+def test_who_still_waits_at_the_end_of_a_step_says_how_long() -> None:
+    asked, heard, thinking = Scene(), Scene(), Scene()
+    asked.until(Doing.WAITING)
+    heard.until(Doing.WAITING)
+    thinking.talker.settle(thinking.now)
+    asked.ticks(10)
+    heard.ticks(10)
+    heard.talker.on_stt(heard.now)
+    heard.talker.on_start(heard.now)
+    for scene in (asked, heard):
+        scene.talker.settle(scene.now)
+        assert scene.device.tally.waits == [pytest.approx(620, abs=1)]
+        assert scene.counted() == (0, 0, {})
+    assert Stage.TRANSCRIPT in heard.device.tally.times
+    assert thinking.device.tally.waits == []
+
+
+def test_who_has_waited_too_long_at_the_end_of_a_step_got_no_answer() -> None:
+    scene = Scene()
+    scene.until(Doing.WAITING)
+    scene.ticks(30)
+    scene.talker.on_start(scene.now)  # and no sound of it
+    scene.now += 2.0  # before the next tick
+    assert scene.counted() == (0, 0, {})
+    scene.talker.settle(scene.now)
+    assert (scene.counted(), scene.device.tally.waits) == ((1, 0, {NO_AUDIO: 1}), [])
+    scene.ticks(1)
+    assert "hang up" in scene.device.did
+    assert scene.counted() == (1, 0, {NO_AUDIO: 1}), "counted once"
+
+
+def test_a_server_that_says_aloud_that_it_is_busy() -> None:
+    scene = Scene(ListenMode.MANUAL)
+    scene.until(Doing.ASKING)
+    scene.answer(stt=False)
+    assert scene.counted() == (1, 0, {EARLY: 1})
+    scene.talker.on_lost(busy=True)
+    assert scene.counted() == (0, 0, {}), "it does not count"
+    scene.talker.on_lost(busy=True)
+    assert scene.counted() == (0, 0, {})
+
+
+def test_what_failed_before_the_step_was_held_is_not_taken_back_in_it() -> None:
+    scene = Scene(ListenMode.MANUAL)
+    scene.until(Doing.ASKING)
+    scene.answer(stt=False)
+    tally = scene.device.tally
+    tally.hold()
+    tally.error(EARLY)
+    tally.turns += 1
+    scene.talker.on_lost(busy=True)
+    assert scene.counted() == (1, 0, {EARLY: 1})
+
+
+def test_a_failure_of_the_turn_before_stands() -> None:
+    scene = Scene(ListenMode.MANUAL)
+    scene.until(Doing.ASKING)
+    scene.answer(stt=False)
+    scene.until(Doing.ASKING)
+    scene.talker.on_lost(busy=True)
+    assert scene.counted() == (1, 0, {EARLY: 1})
+
+
 def test_a_connection_that_is_lost_in_a_turn() -> None:
     lost, refused, thinking = Scene(), Scene(), Scene()
     lost.until(Doing.ASKING)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import msgspec
 
 from mynah.sim.load.record import Outcomes, Stage, Step
+from mynah.sim.load.talker import NO_ANSWER
 from mynah.sim.load.tally import MAX_KINDS, Tally, merged
 
 
@@ -41,6 +42,35 @@ def test_only_connections_outlive_the_ramp() -> None:
     assert set(tally.times) == {Stage.CONNECT}
     assert tally.lag.distribution().count == 0
     assert tally.held
+
+
+def test_what_went_wrong_with_turns_in_the_ramp_is_no_failure_of_the_hold() -> None:
+    tally = Tally(waits=[1.0])
+    tally.error(NO_ANSWER)
+    tally.error("connection refused", 2)
+    tally.fault("stray_audio")
+    tally.hold()
+    assert (tally.errors, tally.faults, tally.waits) == ({"connection refused": 2}, {}, [])
+
+
+def test_long_waits_that_are_not_over_count_among_the_first_audios() -> None:
+    one, other = Tally(waits=[5000.0, 150.0]), Tally(waits=[4000.0, 6000.0])
+    for _ in range(20):
+        one.time(Stage.FIRST_AUDIO, 200.0)
+    step = merged([one, other]).step_record(Step(number=1, devices=2))
+    audio = step.times[Stage.FIRST_AUDIO]
+    assert (audio.count, audio.max) == (23, 6000.0), "150 ms say nothing"
+    assert audio.p95 > 3900
+    assert one.times[Stage.FIRST_AUDIO].distribution().count == 20, "what was counted is not changed"
+    assert Stage.FIRST_AUDIO not in merged([other]).step_record(step).times
+
+
+def test_a_failure_can_be_taken_back() -> None:
+    tally = Tally()
+    tally.error("x", 2)
+    for left in ({"x": 1}, {}, {}):
+        tally.unerror("x")
+        assert tally.errors == left
 
 
 def test_a_server_with_many_close_codes_does_not_fill_the_memory() -> None:

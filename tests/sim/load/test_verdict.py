@@ -53,7 +53,7 @@ def step(number: int = 1, devices: int = 100, **changes: object) -> Step:
 
 
 def judged(one: Step, first: Step | None = None) -> Step:
-    return judge(one, first, Thresholds())
+    return judge(one, [first] if first is not None else [], Thresholds())
 
 
 # ---------------------------------------------------------------- judging
@@ -100,7 +100,58 @@ def test_the_first_audio_may_grow_only_so_much() -> None:
     assert "2 times the 200 ms with 100 talkers" in judged(slow, first).reasons[0]
     assert judged(step(2, 200, times={Stage.FIRST_AUDIO: times(399)}), first).passed
     absolute = Thresholds(first_audio_p95_ms=150.0)
-    assert "wanted 150 ms or less" in judge(first, None, absolute).reasons[0]
+    assert "wanted 150 ms or less" in judge(first, [], absolute).reasons[0]
+
+
+def test_the_first_audio_is_never_compared_with_that_of_a_turn_or_two() -> None:
+    one_turn = step(1, 1, times={Stage.FIRST_AUDIO: times(900, count=1)})
+    usual, slow = step(2, 100), step(3, 200, times={Stage.FIRST_AUDIO: times(500)})
+    lucky = step(1, 1, times={Stage.FIRST_AUDIO: times(50, count=1)})
+    assert judge(usual, [lucky], Thresholds()).passed
+    assert "2 times the 200 ms with 100 talkers" in judge(slow, [one_turn, usual], Thresholds()).reasons[0]
+    assert find_knee([lucky, usual], Thresholds()) is None
+    knee = find_knee([one_turn, usual, slow], Thresholds())
+    assert knee is not None
+    assert (knee.step, "2.5 times the 200 ms" in knee.sign) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "passed"),
+    [
+        ({"connected": 60}, False),
+        ({"connected": 98}, False),
+        ({"connected": 99}, True),
+        ({"connected": 60, "hung_up": 40}, True),
+        ({"connected": 0}, False),
+    ],
+)
+def test_devices_have_to_be_there_at_the_end(changes: dict[str, int], passed: bool) -> None:
+    one = step(connections=Outcomes(attempted=60, succeeded=60), **changes)
+    found = judged(one)
+    assert found.passed is passed
+    if not passed:
+        assert found.reasons == [
+            f"connections: only {one.connected} of 100 devices were connected at the end"
+        ]
+    assert judge(one, [], Thresholds(), churn=True).passed, "there they come and go"
+    assert (find_knee([one], Thresholds()) is None) is passed
+    assert find_knee([one], Thresholds(), churn=True) is None
+
+
+def test_a_step_that_was_stopped_has_not_passed_and_shows_nothing() -> None:
+    short = step(2, 200, connected=20, turns=Outcomes())
+    found = judge(short, [step()], Thresholds(), stopped=True)
+    assert (found.passed, found.reasons) == (False, [verdict.STOPPED])
+    assert find_knee([step(), found], Thresholds()) is None
+    assert find_bottleneck([step(), found], [], TWO_CORES)[0] is Bottleneck.NONE
+    assert find_bottleneck([found], [], TWO_CORES) == (Bottleneck.UNKNOWN, "no step was finished")
+    failing = judge(step(**FAILING), [], Thresholds(), stopped=True)
+    assert [reason.split(":")[0] for reason in failing.reasons] == [verdict.STOPPED, "turns"]
+
+
+def test_who_says_aloud_that_it_is_full_refuses_on_purpose() -> None:
+    full = judged(step(busy=20, errors={talker.EARLY: 50}))
+    assert find_bottleneck([full], samples(0.5, full), TWO_CORES)[0] is Bottleneck.ADMISSION
 
 
 def test_thresholds_that_are_not_asked_for_do_not_count() -> None:
@@ -114,7 +165,7 @@ def test_thresholds_that_are_not_asked_for_do_not_count() -> None:
         times=dict.fromkeys(Stage, times(1e5)),
         frames=Frames(received=9, late=9, dry=9, overflow=9),
     )
-    assert judge(bad, step(), nothing).passed
+    assert judge(bad, [step()], nothing).passed
 
 
 def test_the_most_frequent_failure_is_named() -> None:
@@ -415,5 +466,39 @@ def test_failures_are_called_what_devices_call_them() -> None:
     named = {*vars(dial)["_REASONS"].values(), talker.NO_ANSWER, talker.NO_AUDIO, talker.NO_TRANSCRIPT}
     assert named >= verdict.PORT_ERRORS | verdict.DESCRIPTOR_ERRORS
     assert verdict.ANSWER_ERRORS - {talker.STALLED} <= named
+    assert {talker.EARLY} == verdict.EARLY_ERRORS
     facts = machine.Facts(devices=1, connections=1, server_descriptors=1024)
     assert verdict.SERVER_FILES in {check.name for check in machine.examine(facts)}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "main", "core", "evidence"),
+    [
+        (0.99, 0.97, True, "as much as one thread can"),
+        (1.35, 0.97, True, "its main thread 0.97"),  # and threads that code or compress
+        (0.99, 0.4, False, ""),  # shared by many threads: none is full
+        (0.99, 0.0, True, "is not known"),
+        (1.35, 0.0, False, ""),
+    ],
+)
+def test_one_core_is_what_a_main_thread_uses(cpu: float, main: float, core: bool, evidence: str) -> None:
+    used = Usage(processes=1, cpu=cpu, main=main, resident=100 << 20)
+    last = judged(step(2, 400, server=used, times={Stage.FIRST_AUDIO: times(900)}), step())
+    held = [
+        Sample(at_s=last.ramped_s + at, server=used, machine_cpu=cpu + 0.25, memory_available=4 * GIB)
+        for at in range(1, 9)
+    ]
+    bottleneck, said = find_bottleneck([step(), last], held, TWO_CORES)
+    assert (bottleneck is Bottleneck.SERVER_CORE) == core
+    assert evidence in said
+    assert core or "one thread" not in said
+
+
+def test_one_core_full_while_devices_connected() -> None:
+    last = judged(step(2, 400, connections=Outcomes(attempted=400, succeeded=300), errors={"no hello": 100}))
+    used = Usage(processes=1, cpu=1.3, main=0.98)
+    ramp = [
+        Sample(at_s=last.began_s + at, server=used, machine_cpu=1.4, memory_available=4 * GIB)
+        for at in range(1, 9)
+    ]
+    assert find_bottleneck([last], ramp, TWO_CORES)[0] is Bottleneck.SERVER_CORE

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import msgspec
 import pytest
 
 from mynah.errors import WireError
+from mynah.sim.load import worker
 from mynah.sim.load.tally import Tally
 from mynah.sim.load.worker import (
     MAX_MESSAGE_BYTES,
@@ -97,3 +100,21 @@ def test_it_says_why_it_cannot_go_on() -> None:
         assert popen.returncode == 1
         assert complaint.startswith(b"orders cannot be read: ")
         assert complaint.count(b"\n") == 1
+
+
+def test_it_takes_the_files_that_the_system_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("not allowed to raise maximum limit")  # macOS, for more than it has
+
+    async def nothing(_: int) -> None:
+        pass
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("resource.getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr("resource.setrlimit", refuse)
+    monkeypatch.setattr(worker, "_run", nothing)
+    try:
+        worker.main(0)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

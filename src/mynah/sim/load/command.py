@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -17,15 +19,17 @@ from rich.table import Table
 from mynah.errors import ConfigError
 from mynah.sim.load import compare, report
 from mynah.sim.load.director import LoadOptions, look, run
+from mynah.sim.load.markup import replace_file
 from mynah.sim.load.progress import shown, steps_table, verdict_line
 from mynah.sim.load.record import Bottleneck, LoadReport, Machine
-from mynah.sim.load.scenario import Behaviour, Scenario, check, load_scenario
+from mynah.sim.load.scenario import BUILT_IN, Behaviour, Scenario, check, load_scenario
 from mynah.wire.messages import ListenMode
 
 EXIT_PASSED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 TALK_HOLD_S: Final = 20.0
-"""A step that people talk in is held so long at least, unless told otherwise: turns take some 10 s."""
+"""A built-in step that people talk in is held so long at least, unless told otherwise: turns take some 10 s, and
+answers that never come are to be missed within the step, after 15 s."""
 
 _ADVICE: Final = {
     Bottleneck.NONE: "nothing was exhausted: go on with --devices and a larger number",
@@ -86,10 +90,7 @@ def main(options: LoadtestOptions) -> int:
         before, after = (report.read(path) for path in options.compare)
         console.print(f"comparison: {escape(str(compare.write(before, after, folder)))}")
         return EXIT_PASSED
-    if (
-        urlsplit(options.url).scheme not in {"ws", "wss", "http", "https"}
-        or not urlsplit(options.url).hostname
-    ):
+    if not _is_address(options.url):
         raise ConfigError(
             "give the address of a server: ws://host:8000/xiaozhi/v1/, or an OTA address such as "
             "http://host:8003/xiaozhi/ota/"
@@ -97,17 +98,32 @@ def main(options: LoadtestOptions) -> int:
     scenario = scenario_of(options)
     if options.check:
         return _look(options, scenario, console)
+    folder = _folder(options.report, "loadtest")
+    if folder is not None:
+        _try_to_write(folder)
     with shown(Console(stderr=True, highlight=False, soft_wrap=True, quiet=options.json)) as on_progress:
         made = run(options.url, scenario, _load_options(options), on_progress)
-    folder = _folder(options.report, "loadtest")
-    page = report.write(made, folder) if folder is not None else None
+    # What was measured is told first: whatever keeps the report from being written then, it is not lost.
     if options.json:
         sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
+        sys.stdout.flush()
     else:
-        summarise(made, page, console)
+        summarise(made, console)
+    if folder is not None:
+        page = report.write(made, folder)
+        if not options.json:
+            console.print(f"report: {escape(str(page))}")
     if made.interrupted:
         return EXIT_INTERRUPTED
     return EXIT_PASSED if made.passed else EXIT_FAILED
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # half an IPv6 address
+        return False
+    return parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname)
 
 
 def scenario_of(options: LoadtestOptions) -> Scenario:
@@ -122,7 +138,8 @@ def scenario_of(options: LoadtestOptions) -> Scenario:
         "steps": _steps(options, scenario),
     }
     wanted = {name: value for name, value in changed.items() if value is not None}
-    if options.behaviour in {Behaviour.TALK, Behaviour.MIXED} and options.duration_s is None:
+    talks = options.behaviour in {Behaviour.TALK, Behaviour.MIXED}
+    if talks and options.duration_s is None and options.scenario in BUILT_IN:  # a file means what it says
         wanted["hold_s"] = max(scenario.hold_s, TALK_HOLD_S)
     return check(msgspec.structs.replace(scenario, **wanted))
 
@@ -153,14 +170,18 @@ def _load_options(options: LoadtestOptions) -> LoadOptions:
 
 
 def _command(options: LoadtestOptions) -> str:
-    """Return what was typed, without the token and what is hidden in the address."""
+    """Return what was typed, for a shell, without the token and what is hidden in the address."""
     words = ["mynah", *sys.argv[1:]]
-    secrets = [options.token] if options.token else []
     parts = urlsplit(options.url)
-    secrets += [part for part in (parts.password, parts.query) if part]
-    for secret in secrets:
-        words = [word.replace(secret, "…") for word in words]
-    return " ".join(words)
+    user, at, host = parts.netloc.rpartition("@")
+    shown_url = parts._replace(
+        netloc=("…" if user else "") + at + host,
+        query="…" if parts.query else "",
+        fragment="…" if parts.fragment else "",
+    ).geturl()
+    for secret, instead in ((options.url, shown_url), (options.token, "…")):
+        words = [word.replace(secret, instead) for word in words] if secret else words
+    return shlex.join(words)
 
 
 def _folder(wanted: str | None, name: str) -> Path | None:
@@ -168,6 +189,25 @@ def _folder(wanted: str | None, name: str) -> Path | None:
     if wanted is None:
         return Path(f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
     return Path(wanted) if wanted else None
+
+
+def _try_to_write(folder: Path) -> None:
+    """Say before the test and not after it that the report cannot be written. Raises ConfigError.
+
+    A folder that is made for this is taken away again: a test that cannot begin leaves nothing behind.
+    """
+    try:
+        missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    except OSError:
+        missing = []  # it may not even be looked at
+    attempt = folder / f".{report.JSON}.attempt"
+    try:
+        replace_file(attempt, b"")
+    finally:
+        with contextlib.suppress(OSError):
+            attempt.unlink(missing_ok=True)
+            for one in missing:
+                one.rmdir()
 
 
 # ---------------------------------------------------------------- for people
@@ -193,7 +233,7 @@ def checks_table(found: Machine) -> Table:
     return table
 
 
-def summarise(made: LoadReport, page: Path | None, console: Console) -> None:
+def summarise(made: LoadReport, console: Console) -> None:
     """Print what came of a test, for people."""
     console.print(steps_table(tuple(made.steps)))
     for step in made.steps:
@@ -208,6 +248,4 @@ def summarise(made: LoadReport, page: Path | None, console: Console) -> None:
         f"bottleneck: {made.bottleneck.value}" + (f": {escape(made.evidence)}" if made.evidence else "")
     )
     console.print("passed" if made.passed else f"[red]not passed[/]: {escape('; '.join(made.reasons[:3]))}")
-    if page is not None:
-        console.print(f"report: {escape(str(page))}")
     console.print(f"next: {_ADVICE[made.bottleneck]}")

@@ -123,9 +123,13 @@ class Crowd:
         gc.freeze()
 
     def settle(self) -> Tally:
-        """Return what has been counted in this step, replies that are still going on included."""
+        """Return what has been counted in this step, replies that are going on or waited for included."""
+        now = time.monotonic()
+        self.tally.waits = []
         for device in self._devices:
             device.judge()
+            if device.talker is not None:
+                device.talker.settle(now)
         return self.look()
 
     def look(self) -> Tally:
@@ -258,8 +262,10 @@ class Crowd:
         self._allowance = min(self._allowance, 1.0)
 
     async def _dial(self, device: Device) -> None:
-        why = await self._dialer.dial(device)
-        self._dialling.pop(device, None)
+        try:
+            why = await self._dialer.dial(device)
+        finally:
+            self._dialling.pop(device, None)
         if why and not self._closing:
             self._failed(device, why)
 

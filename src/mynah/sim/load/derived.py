@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import msgspec
 
 from mynah.sim.load.record import LoadReport, Stage, Step, Usage
 from mynah.sim.load.scenario import Thresholds
+
+ENOUGH: Final = 5
+"""Measurements of a step below which its p95 is one device's bad luck and no sign."""
+
+AWAY_SHARE: Final = 0.05
+"""Of the talkers: when more were cut off or told to come back, nobody knows how many the server worked for."""
 
 
 def best_step(report: LoadReport) -> Step | None:
@@ -25,10 +34,30 @@ def memory_per_device(step: Step, at_rest: Usage | None) -> float | None:
 
 
 def cpu_per_talker_minute(step: Step) -> float | None:
-    """Return the CPU in s that the server used for a minute of one talker, other devices included; None without."""
-    if step.server is None or step.talkers <= 0:
+    """Return the CPU in s that the server used for a minute of one talker, other devices included; None without.
+
+    The talkers that were connected count; when only a part of the devices was, it is taken that as large a part of
+    the talkers was. None as well when connections were lost or refused in a number beyond 5 % of the talkers.
+    """
+    if step.server is None or step.talkers <= 0 or step.connected <= 0:
         return None
-    return step.server.cpu * 60 / step.talkers
+    if step.lost + step.busy > AWAY_SHARE * step.talkers:
+        return None
+    return step.server.cpu * 60 / (step.talkers * min(1.0, step.connected / step.devices))
+
+
+def first_audio_reference(steps: Sequence[Step]) -> Step | None:
+    """Return the step whose first audio that of others is compared with; None when nothing was measured.
+
+    The first one with talkers and at least 5 measurements; where there is none, the first one with any.
+    """
+    known = [
+        step
+        for step in steps
+        if step.talkers and Stage.FIRST_AUDIO in step.times and step.times[Stage.FIRST_AUDIO].count
+    ]
+    enough = (step for step in known if step.times[Stage.FIRST_AUDIO].count >= ENOUGH)
+    return next(enough, known[0] if known else None)
 
 
 def thresholds(report: LoadReport) -> Thresholds:
@@ -51,12 +80,9 @@ def thresholds(report: LoadReport) -> Thresholds:
 def first_audio_limit_ms(report: LoadReport) -> float | None:
     """Return the longest p95 of the first audio that a step could have and pass; None when any was good."""
     asked = thresholds(report)
-    firsts = [
-        step.times[Stage.FIRST_AUDIO].p95
-        for step in report.steps
-        if Stage.FIRST_AUDIO in step.times and step.times[Stage.FIRST_AUDIO].count
-    ]
-    grown = asked.first_audio_growth * firsts[0] if asked.first_audio_growth and firsts else None
+    first = first_audio_reference(report.steps)
+    growth = asked.first_audio_growth
+    grown = growth * first.times[Stage.FIRST_AUDIO].p95 if growth and first is not None else None
     found = [limit for limit in (asked.first_audio_p95_ms, grown) if limit is not None]
     return min(found) if found else None
 

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -53,6 +53,7 @@ _KINDS: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
     ((TimeoutError,), TIMED_OUT),
     ((socket.gaierror,), "unknown host"),
     ((picows.WSError,), "not a WebSocket"),
+    ((ValueError,), "no address"),
 )
 _REASONS: Final = {
     errno.EADDRNOTAVAIL: "no local port left",
@@ -93,6 +94,13 @@ class Endpoint(msgspec.Struct, frozen=True):
     token: str = ""
 
 
+class _Address(NamedTuple):
+    """Of a server, as `socket` has it."""
+
+    family: int
+    sockaddr: Any
+
+
 class _WebSocketPart(msgspec.Struct):
     url: str = ""
     token: str = ""
@@ -124,7 +132,12 @@ def read_reply(body: bytes) -> Endpoint | str:
         return WANTS_OWNER
     if reply.websocket is None or not reply.websocket.url.startswith(("ws://", "wss://")):
         return BAD_REPLY
-    return Endpoint(reply.websocket.url, reply.websocket.token)
+    try:
+        parts = urlsplit(reply.websocket.url)
+        known = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        known = False
+    return Endpoint(reply.websocket.url, reply.websocket.token) if known else BAD_REPLY
 
 
 class Dialer:
@@ -137,8 +150,8 @@ class Dialer:
         self._known: dict[int, Endpoint] = {}
         """What the OTA address told each device."""
         self._common: asyncio.Task[Endpoint | str] | None = None
-        self._resolved: dict[tuple[str, int], tuple[int, Any]] = {}
-        """Family and address by host and port."""
+        self._resolved: dict[tuple[str, int], tuple[_Address, ...]] = {}
+        """By host and port: all addresses until one has worked, then that one."""
         self._tls = ssl.create_default_context()
         if plan.insecure:
             self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
@@ -197,6 +210,9 @@ class Dialer:
                 ssl=not self._plan.insecure,
             ) as response:
                 body = await response.content.read(MAX_REPLY_BYTES)
+                # `read` stops at the end of a chunk, so the rest is asked for until there is none or too much.
+                while len(body) <= MAX_REPLY_BYTES and (more := await response.content.read(MAX_REPLY_BYTES)):
+                    body += more
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return f"OTA: {_reason(error)}"
@@ -213,13 +229,13 @@ class Dialer:
     # ------------------------------------------------------------ the WebSocket
 
     async def _connect(self, device: Device, endpoint: Endpoint) -> str:
-        parts = urlsplit(endpoint.url)
-        secure = parts.scheme == "wss"
         identity = identity_of(device.number, self._plan.family)
         headers = identity.websocket_headers(endpoint.token, self._plan.scenario.protocol)
         device.state = State.CONNECTING
         connection: socket.socket | None = None
         try:
+            parts = urlsplit(endpoint.url)
+            secure = parts.scheme == "wss"
             connection = await self._socket(
                 parts.hostname or "", parts.port or (443 if secure else 80), device
             )
@@ -249,26 +265,39 @@ class Dialer:
         return {"ssl_context": self._tls, "ssl_handshake_timeout": TLS_TIMEOUT_S} if secure else {}
 
     async def _socket(self, host: str, port: int, device: Device) -> socket.socket:
-        """Return a socket that is connected. Raises OSError."""
-        family, address = await self._resolve(host, port)
-        connection = socket.socket(family, socket.SOCK_STREAM)
+        """Return a socket that is connected, to the first of the host's addresses that answers. Raises OSError."""
+        addresses = await self._resolve(host, port)
+        failure: OSError | None = None
+        for address in addresses:
+            try:
+                connection = await self._open(address, device)
+            except OSError as error:
+                failure = failure or error
+                continue
+            if len(addresses) > 1 and (host, port) in self._resolved:
+                self._resolved[host, port] = (address,)
+            return connection
+        raise failure or OSError(errno.EADDRNOTAVAIL, "no address")
+
+    async def _open(self, address: _Address, device: Device) -> socket.socket:
+        connection = socket.socket(address.family, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
             source = self._plan.sources[device.number % len(self._plan.sources)]
-            if source and family == socket.AF_INET:
+            if source and address.family == socket.AF_INET:
                 connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
                 connection.bind((source, 0))
-            await asyncio.get_running_loop().sock_connect(connection, address)
+            await asyncio.get_running_loop().sock_connect(connection, address.sockaddr)
         except (OSError, asyncio.CancelledError):
             connection.close()
             raise
         return connection
 
-    async def _resolve(self, host: str, port: int) -> tuple[int, Any]:
+    async def _resolve(self, host: str, port: int) -> tuple[_Address, ...]:
         known = self._resolved.get((host, port))
         if known is None:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            known = (int(found[0][0]), found[0][4])
+            known = tuple(_Address(int(one[0]), one[4]) for one in found)
             if len(self._resolved) < MAX_ENDPOINTS:
                 self._resolved[host, port] = known
         return known

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import resource
 import signal
 import socket
 import time
@@ -158,10 +157,13 @@ class Director:
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._target = target
+        self._server = target
+        """WebSocket address, once the OTA address has told it: what answers there is another server at times."""
         self._scenario = scenario
         self._options = options
         self._on_progress = on_progress
         self._most = max(scenario.steps)
+        self._churn = scenario.behaviour is Behaviour.CHURN
         self._stop = asyncio.Event()
         self._began = 0.0
         self._sampled = 0.0
@@ -179,8 +181,10 @@ class Director:
     async def conduct(self, stock: list[Recording]) -> LoadReport:
         """Do it. ``stock`` is what talkers say. Raises MynahError."""
         started = datetime.now().astimezone().isoformat(timespec="seconds")
-        pid = self._options.server_pid or find_server(self._target)
-        found = await asyncio.to_thread(look, self._target, self._scenario, self._options)
+        await self._probe()
+        pid = self._find_server()
+        options = msgspec.structs.replace(self._options, server_pid=pid)
+        found = await asyncio.to_thread(look, self._server, self._scenario, options)
         fatal = [check for check in found.checks if check.fatal and not check.ok]
         if fatal:
             raise MynahError(
@@ -188,8 +192,7 @@ class Director:
                     f"{one.name}: {one.found}, and it takes {one.wanted}: {one.remedy}" for one in fatal
                 )
             )
-        await self._probe()
-        monitor = self._monitor = Monitor(pid, self._generators.pids, lambda: find_server(self._target))
+        monitor = self._monitor = Monitor(pid, self._generators.pids, self._find_server)
         self._began = time.monotonic()
         self._listen_to_signals()
         try:
@@ -216,7 +219,7 @@ class Director:
             warnings=sorted([*self._warnings, *monitor.warnings], key=lambda one: one.at_s),
             at_rest=at_rest,
             afterwards=afterwards,
-            knee=verdict.find_knee(self._steps, thresholds),
+            knee=verdict.find_knee(self._steps, thresholds, churn=self._churn),
             bottleneck=bottleneck,
             evidence=evidence,
             interrupted=interrupted,
@@ -235,18 +238,32 @@ class Director:
             found = read_reply(await fetch_reply(self._target, identity, verify_tls=not options.insecure))
             if isinstance(found, str):
                 raise ConnectError(
-                    f"{self._target}: {found}: devices cannot connect. If they need an owner first, "
-                    "test the WebSocket address itself, or a server that lets any device in"
+                    f"{without_credentials(self._target)}: {found}: devices cannot connect. "
+                    "If they need an owner first, test the WebSocket address itself, "
+                    "or a server that lets any device in"
                 )
             endpoint = found
+        self._server = endpoint.url
         device = SimulatedDevice(identity, protocol=scenario.protocol, record=False, switch_delay_s=0.0)
         await device.open(endpoint.url, options.token or endpoint.token, verify_tls=not options.insecure)
         await device.close()
 
+    def _find_server(self) -> int | None:
+        """Return the process on this machine that talks with the devices, as far as it can be seen.
+
+        Behind a reverse proxy of this machine it is taken to be the one that answers OTA.
+        """
+        if self._options.server_pid is not None:
+            return self._options.server_pid
+        found = find_server(self._server)
+        if found is None and sources.is_on_this_machine(self._server):
+            found = find_server(self._target)
+        return found
+
     def _plans(self) -> list[Plan]:
         options, scenario = self._options, self._scenario
         processes = options.processes or processes_for(self._most, machine.usable_cores(), _descriptors())
-        addresses = tuple(sources.source_addresses(self._target, ports_for(scenario)))
+        addresses = tuple(sources.source_addresses(self._server, ports_for(scenario)))
         return [
             Plan(
                 target=self._target,
@@ -280,9 +297,15 @@ class Director:
         for number, devices in enumerate(self._scenario.steps, 1):
             if self._stop.is_set():
                 return
-            first = next((step for step in self._steps if step.talkers), None)
             step = await self._step(number, devices)
-            self._steps.append(verdict.judge(step, first, self._scenario.thresholds))
+            judged = verdict.judge(
+                step,
+                self._steps,
+                self._scenario.thresholds,
+                churn=self._churn,
+                stopped=self._stop.is_set(),
+            )
+            self._steps.append(judged)
             if not self._generators.alive:
                 self._reasons.append("all processes with devices have ended")
                 return
@@ -391,8 +414,7 @@ class Director:
 
 def _descriptors() -> int:
     """Return how many file descriptors a process with devices may have."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return most
+    return machine.raise_descriptor_limit()
 
 
 def _family() -> int:

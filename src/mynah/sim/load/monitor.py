@@ -69,7 +69,10 @@ class _Point(msgspec.Struct, frozen=True):
     at_s: float
     machine_s: float
     server_s: float
+    server_main_s: float
+    """Of the busiest main thread."""
     generator_s: float
+    generator_main_s: float
     received: int
     sent: int
     server: Usage | None
@@ -81,6 +84,8 @@ class _Group:
 
     def __init__(self) -> None:
         self.used_s = 0.0
+        self.main_s = 0.0
+        """The same of the main thread that was busiest from one look to the next."""
         self.gone: set[int] = set()
         """Those that had ended when `update` looked last."""
         self.busiest = 0.0
@@ -91,7 +96,7 @@ class _Group:
         self._updated = 0.0
 
     def update(self, pids: set[int], now: float) -> Usage:
-        """Look at these processes. Returns what they hold; the CPU time since the first look is added to `used_s`."""
+        """Look at these processes. Returns what they hold; the CPU time since then goes to `used_s` and `main_s`."""
         previous, self._last = self._last, {}
         passed_s, self._updated = now - self._updated, now
         busiest_s = 0.0
@@ -104,6 +109,7 @@ class _Group:
                 self.used_s += max(0.0, counters.cpu_s - before.cpu_s)
                 busiest_s = max(busiest_s, counters.main_s - before.main_s)
             self._last[pid] = counters
+        self.main_s += busiest_s
         self.gone = set(pids - self._last.keys())
         self._counted = {pid: known for pid, known in self._counted.items() if pid in self._last}
         if passed_s >= SHORTEST_S:
@@ -184,7 +190,9 @@ class Monitor:
             at_s=at_s,
             machine_s=self._machine_s(),
             server_s=self._server.used_s,
+            server_main_s=self._server.main_s,
             generator_s=self._generator.used_s,
+            generator_main_s=self._generator.main_s,
             received=network.bytes_recv if network else 0,
             sent=network.bytes_sent if network else 0,
             server=server,
@@ -205,11 +213,12 @@ class Monitor:
             points = sorted(self._points, key=lambda point: abs(point.at_s - end_s))[:1]
         passed_s = max(0.0, end_s - begin_s)
         first, last = self._used_until(begin_s), self._used_until(end_s)
-        server_s, generator_s = (late - early for early, late in zip(first, last, strict=True))
+        used = [
+            (late - early) / passed_s if passed_s else 0.0 for early, late in zip(first, last, strict=True)
+        ]
         seen = [point.server for point in points if point.server is not None]
-        server = _average(seen, server_s / passed_s if passed_s else 0.0) if seen else None
-        held = [point.generator for point in points]
-        return server, _average(held, generator_s / passed_s if passed_s else 0.0)
+        server = _average(seen, used[0], used[1]) if seen else None
+        return server, _average([point.generator for point in points], used[2], used[3])
 
     # ------------------------------------------------------------ samples
 
@@ -223,14 +232,20 @@ class Monitor:
 
         server = point.server
         if server is not None:
-            server = msgspec.structs.replace(server, cpu=rate(point.server_s, before.server_s))
+            server = msgspec.structs.replace(
+                server,
+                cpu=rate(point.server_s, before.server_s),
+                main=rate(point.server_main_s, before.server_main_s),
+            )
         return Sample(
             at_s=point.at_s,
             connected=connected,
             talking=talking,
             server=server,
             generator=msgspec.structs.replace(
-                point.generator, cpu=rate(point.generator_s, before.generator_s)
+                point.generator,
+                cpu=rate(point.generator_s, before.generator_s),
+                main=rate(point.generator_main_s, before.generator_main_s),
             ),
             lag_ms=lag_ms,
             machine_cpu=rate(point.machine_s, before.machine_s),
@@ -239,20 +254,18 @@ class Monitor:
             sent_per_s=rate(point.sent, before.sent),
         )
 
-    def _used_until(self, at_s: float) -> tuple[float, float]:
-        """Return the CPU time of server and generator at a moment, between two samples in proportion."""
+    def _used_until(self, at_s: float) -> tuple[float, ...]:
+        """Return the CPU times at a moment, as `_cpu_times` orders them, between two samples in proportion."""
         earlier: _Point | None = None
         for point in self._points:
             if point.at_s >= at_s:
                 if earlier is None or point.at_s == at_s:
-                    return point.server_s, point.generator_s
+                    return _cpu_times(point)
                 part = (at_s - earlier.at_s) / (point.at_s - earlier.at_s)
-                return (
-                    earlier.server_s + part * (point.server_s - earlier.server_s),
-                    earlier.generator_s + part * (point.generator_s - earlier.generator_s),
-                )
+                pairs = zip(_cpu_times(earlier), _cpu_times(point), strict=True)
+                return tuple(before + part * (after - before) for before, after in pairs)
             earlier = point
-        return (earlier.server_s, earlier.generator_s) if earlier is not None else (0.0, 0.0)
+        return _cpu_times(earlier) if earlier is not None else (0.0,) * 4
 
     def _machine_s(self) -> float:
         """A container with a quota is a machine of its own: what goes on beside it is not seen."""
@@ -343,13 +356,19 @@ class Monitor:
             self.warnings.append(Warned(at_s=at_s, text=text))
 
 
-def _average(usages: list[Usage], cpu: float) -> Usage:
+def _cpu_times(point: _Point) -> tuple[float, ...]:
+    """Return server, its busiest main thread, generator, its busiest main thread; in s."""
+    return point.server_s, point.server_main_s, point.generator_s, point.generator_main_s
+
+
+def _average(usages: list[Usage], cpu: float, main: float) -> Usage:
     number = len(usages)
     if not number:
-        return Usage(cpu=cpu)
+        return Usage(cpu=cpu, main=main)
     return Usage(
         processes=max(usage.processes for usage in usages),
         cpu=cpu,
+        main=main,
         resident=sum(usage.resident for usage in usages) // number,
         descriptors=sum(usage.descriptors for usage in usages) // number,
         threads=sum(usage.threads for usage in usages) // number,

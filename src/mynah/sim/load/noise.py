@@ -21,6 +21,10 @@ from mynah.sim.load.record import Distribution
 LEAST_CHANGE: Final = 0.1
 """Smaller relative differences are noise, however many measurements there are."""
 
+LEAST_COUNT: Final = {0.5: 5, 0.95: 20, 0.99: 100}
+"""Measurements, by the rank of a percentile. With fewer it is a single device's luck, and how far that goes is not
+known: their spread says 0 when there is one."""
+
 _Z: Final = 2.576
 """Standard deviations to either side for 99 %."""
 
@@ -68,11 +72,14 @@ def judge(before: Reading | None, after: Reading | None, *, less_is_better: bool
 def percentile(times: Distribution, rank: float, lag_ms: float) -> Reading | None:
     """Return a percentile, ``rank`` 0.5, 0.95 or 0.99, in ms; None where nothing was measured.
 
-    ``lag_ms`` is the same percentile of the generator's lag: shorter differences may be its own.
+    ``lag_ms`` is the same percentile of the generator's lag: shorter differences may be its own. With fewer than
+    `LEAST_COUNT` measurements the range has no end, so that no difference is more than noise.
     """
     if times.count <= 0:
         return None
     value = {0.5: times.p50, 0.95: times.p95, 0.99: times.p99}[rank]
+    if times.count < LEAST_COUNT[rank]:
+        return Reading(value, -math.inf, math.inf, max(lag_ms, 1.0))
     body, tail = max(times.p95 - times.p50, 0.0), max(times.p99 - times.p95, 0.0)
     if rank == 0.5:
         error = _MEDIAN * body / math.sqrt(times.count)

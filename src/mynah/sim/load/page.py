@@ -291,6 +291,7 @@ def _resources(report: LoadReport) -> Iterator[str]:
         "moment",
         "processes",
         "cpu",
+        "main_thread",
         "machine_memory",
         "memory_per_device",
         "cpu_talker",
@@ -300,6 +301,7 @@ def _resources(report: LoadReport) -> Iterator[str]:
     head += [
         "generator_processes",
         "generator_cpu",
+        "generator_main_thread",
         "generator_memory",
         "generator_descriptors",
         "generator_threads",
@@ -312,11 +314,11 @@ def _usage(name: Words, server: Usage | None, step: Step | None, each: str) -> s
     return row(
         [
             name,
-            *_used(server)[:3],
+            *_used(server)[:4],
             each,
             _seconds(cpu_per_talker_minute(step)) if step else "",
-            *_used(server)[3:],
-            *(_used(step.generator) if step else [""] * 5),
+            *_used(server)[4:],
+            *(_used(step.generator) if step else [""] * 6),
             *(
                 [show(value, Unit.MS) for value in (step.lag.p50, step.lag.p95, step.lag.max)]
                 if step
@@ -329,10 +331,11 @@ def _usage(name: Words, server: Usage | None, step: Step | None, each: str) -> s
 
 def _used(usage: Usage | None) -> list[str]:
     if usage is None:
-        return [NOTHING] * 5
+        return [NOTHING] * 6
     return [
         show(usage.processes, Unit.COUNT),
         show(usage.cpu, Unit.CORES),
+        show(usage.main, Unit.CORES) if usage.main else NOTHING,
         show(usage.resident, Unit.BYTES),
         show(usage.descriptors, Unit.COUNT),
         show(usage.threads, Unit.COUNT),

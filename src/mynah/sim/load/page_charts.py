@@ -215,6 +215,15 @@ _OVER_TIME: Final = (
     _OverTime(
         "cpu", Unit.CORES, "cores_in_use", (*_both("cpu"), ("whole_machine", lambda one: one.machine_cpu))
     ),
+    _OverTime(
+        "main_thread",
+        Unit.CORES,
+        "cores_in_use",
+        (
+            ("server", lambda one: (one.server and one.server.main) or None),  # 0: not known
+            ("generator", lambda one: one.generator.main or None),
+        ),
+    ),
     _OverTime("memory", Unit.BYTES, "memory", _both("resident")),
     _OverTime("memory_available", Unit.BYTES, "memory", (("available", lambda one: one.memory_available),)),
     _OverTime(
@@ -249,6 +258,8 @@ def _over_time(report: LoadReport) -> Iterator[_Figure]:
             Series(words(name), [(sample.at_s, value_of(sample)) for sample in report.samples])
             for name, value_of in chart.lines
         ]
+        if chart.key == "main_thread" and all(value is None for one in series for _, value in one.points):
+            continue  # a report of an older Mynah, or of another system than Linux
         limits = [Limit(words("all_cores"), cores)] if chart.key == "cpu" and near else []
         yield _time_figure(report, chart.key, series, chart.unit, words(chart.axis), limits)
 

@@ -38,7 +38,9 @@ class Stage(StrEnum):
     TRANSCRIPT = "transcript"
     """From the end of speech (auto, realtime: its last sound; manual: ``listen stop``) to ``stt``."""
     FIRST_AUDIO = "first_audio"
-    """From the end of speech to the first audio of the answer."""
+    """From the end of speech to the first audio of the answer, timed when it comes, whether the turn ends in the step
+    or not. Answers still waited for when a step ends count with the wait until then, if that is longer than the p95 of
+    those that came: they are among the slowest. Where none came, there is nothing to be told."""
     ANSWER = "answer"
     """From the end of speech to ``tts stop``: the whole answer."""
     TURN = "turn"
@@ -82,6 +84,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     processes: int = 0
     cpu: float = 0.0
+    main: float = 0.0
+    """Cores that the busiest of their main threads used: near 1 it never rests, and what has to pass through it waits.
+    0 where that is not known, as outside Linux."""
     resident: int = 0
     """Resident memory. Pages shared between the processes are counted once for each."""
     descriptors: int = 0

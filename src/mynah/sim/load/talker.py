@@ -17,6 +17,7 @@ from mynah.wire.messages import ListenMode
 
 if TYPE_CHECKING:
     from mynah.sim.load.device import Device
+    from mynah.sim.load.tally import Tally
 
 HEARD_S: Final = 1.0
 """What is heard of an answer before it is cut off."""
@@ -35,6 +36,8 @@ NO_AUDIO: Final = "answer without audio"
 NO_TRANSCRIPT: Final = "answer without stt"
 EARLY: Final = "answered before the end of the question"
 STALLED: Final = "answer without end"
+TURN_ERRORS: Final = frozenset({NO_ANSWER, NO_AUDIO, NO_TRANSCRIPT, EARLY, STALLED})
+"""All kinds of failures of turns."""
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -75,8 +78,8 @@ class Talker:
     """Gets a `tick` each 60 ms, and is told what the server says. Times are `time.monotonic`."""
 
     __slots__ = (
-        "_asked_at", "_at", "_audio_at", "_begun_at", "_counts", "_deadline", "_device", "_dice", "_interrupt_at",
-        "_left", "_listen_at", "_recording", "_script", "_stt_at", "doing",
+        "_asked_at", "_at", "_audio_at", "_begun_at", "_counts", "_deadline", "_device", "_dice", "_failed",
+        "_interrupt_at", "_left", "_listen_at", "_recording", "_script", "_stt_at", "doing",
     )  # fmt: skip
 
     def __init__(self, device: Device, script: Script, seed: int) -> None:
@@ -90,6 +93,8 @@ class Talker:
         self._stt_at: float = 0.0
         self._audio_at: float = 0.0
         self._listen_at: float = 0.0
+        self._failed: tuple[str, Tally, bool] | None = None
+        """Why the last turn failed and where that was counted, until the next one begins."""
         self._think(self._dice.uniform(0.0, FIRST_PAUSE_S))
 
     @property
@@ -152,6 +157,9 @@ class Talker:
         self._deadline = now + self._script.scenario.answer_timeout_s
         if not self._audio_at and self._counts:
             self._audio_at = now
+            # Noted now and not at the end of the turn: a step may be over before, and long waits would be missing.
+            self._time_transcript()
+            self._device.tally.time(Stage.FIRST_AUDIO, (now - self._asked_at) * 1000)
             if self._dice.random() < self._script.scenario.interrupt_share:
                 self._interrupt_at = now + HEARD_S
 
@@ -170,11 +178,30 @@ class Talker:
     def on_lost(self, *, busy: bool) -> None:
         """The connection is gone: a turn in its midst has failed, and the reason is that of the connection.
 
-        With ``busy`` the server had no time for it and said so: the turn does not count.
+        With ``busy`` the server had no time for it and said so: the turn does not count, even if it has failed
+        already because the server said so aloud, before the end of the question.
         """
-        if self.in_turn and not busy:
+        if busy:
+            self._undo()
+        elif self.in_turn:
             self._count(succeeded=False)
         self._think()
+
+    # ------------------------------------------------------------ the end of a step
+
+    def settle(self, now: float) -> None:
+        """Note how long the first audio of an answer has been waited for that is still to come.
+
+        A turn that has waited for longer than an answer may take has failed.
+        """
+        if not self._counts or self._audio_at or self.doing not in {Doing.WAITING, Doing.HEARING}:
+            return
+        waited_s = now - self._asked_at
+        if waited_s > self._script.scenario.answer_timeout_s:
+            self._finish(NO_AUDIO if self.doing is Doing.HEARING else NO_ANSWER)
+            return
+        self._time_transcript()
+        self._device.tally.waits.append(waited_s * 1000)
 
     # ------------------------------------------------------------ inside
 
@@ -192,6 +219,7 @@ class Talker:
     def _begin(self) -> None:
         self._at = 0
         self._counts = True
+        self._failed = None
         self.doing = Doing.ASKING
         if not self._device.mic_open:
             self._device.listen()
@@ -252,13 +280,28 @@ class Talker:
         tally = self._device.tally
         if failed:
             tally.error(failed)
-        if self._stt_at and self._asked_at:
-            tally.time(Stage.TRANSCRIPT, (self._stt_at - self._asked_at) * 1000)
-        if self._audio_at:
-            tally.time(Stage.FIRST_AUDIO, (self._audio_at - self._asked_at) * 1000)
+            self._failed = (failed, tally, tally.held)
+        if not self._audio_at:
+            self._time_transcript()
         if not failed and self._begun_at:
             tally.time(Stage.ANSWER, (now - self._asked_at) * 1000)
             tally.time(Stage.TURN, (now - self._begun_at) * 1000)
+
+    def _time_transcript(self) -> None:
+        """Time the text that counts: the last one before the first audio, or before nothing more came."""
+        if self._stt_at and self._asked_at:
+            self._device.tally.time(Stage.TRANSCRIPT, (self._stt_at - self._asked_at) * 1000)
+
+    def _undo(self) -> None:
+        """The last turn, which has failed, does not count after all."""
+        if self._failed is None:
+            return
+        kind, tally, held = self._failed
+        self._failed = None
+        # What was counted in the ramp or in another step is gone already.
+        if tally is self._device.tally and tally.held == held:
+            tally.turns -= 1
+            tally.unerror(kind)
 
     def _count(self, *, succeeded: bool) -> None:
         tally = self._device.tally

@@ -8,6 +8,7 @@ import msgspec
 
 from mynah.sim.load.histogram import Histogram
 from mynah.sim.load.record import Frames, Outcomes, Stage, Step
+from mynah.sim.load.talker import TURN_ERRORS
 
 MAX_KINDS: Final = 50
 """Kinds of errors that are told apart: a server may close with 64 k different codes. What is beyond is ``other``."""
@@ -45,6 +46,9 @@ class Tally(msgspec.Struct, kw_only=True):
     overflow: int = 0
     times: dict[Stage, Histogram] = {}
     """In ms."""
+    waits: list[float] = []
+    """How long talkers have been waiting for the first audio of an answer, in ms, when the step was settled: one for
+    each at most."""
     jitter: Histogram = msgspec.field(default_factory=Histogram)
     """In ms."""
     lag: Histogram = msgspec.field(default_factory=Histogram)
@@ -55,12 +59,15 @@ class Tally(msgspec.Struct, kw_only=True):
     faults: dict[str, int] = {}
 
     def hold(self) -> None:
-        """The ramp is over: turns and audio are counted from here."""
+        """The ramp is over: turns and audio, and what goes wrong with them, are counted from here."""
         fresh = Tally()
         for name in ("turns", "answered", "sent", "received", "late", "dry", "worst_gap_ms", "overflow"):
             setattr(self, name, getattr(fresh, name))
         self.jitter, self.lag = Histogram(), Histogram()
         self.times = {stage: times for stage, times in self.times.items() if stage in _CONNECTING}
+        self.waits = []
+        self.errors = {kind: count for kind, count in self.errors.items() if kind not in TURN_ERRORS}
+        self.faults = {}
         self.held = True
 
     def time(self, stage: Stage, ms: float) -> None:
@@ -73,6 +80,14 @@ class Tally(msgspec.Struct, kw_only=True):
     def error(self, kind: str, count: int = 1) -> None:
         """Count a failure."""
         _count(self.errors, kind, count)
+
+    def unerror(self, kind: str) -> None:
+        """Take back one failure; one that is not known by its kind was counted as ``other``, and stays."""
+        left = self.errors.get(kind, 0) - 1
+        if left > 0:
+            self.errors[kind] = left
+        else:
+            self.errors.pop(kind, None)
 
     def fault(self, name: str, count: int = 1) -> None:
         """Count something that a device suffered, by its name in `mynah.sim.counters.Counters`."""
@@ -88,6 +103,7 @@ class Tally(msgspec.Struct, kw_only=True):
         self.worst_lag_ms = max(self.worst_lag_ms, other.worst_lag_ms)
         for stage, times in other.times.items():
             self.times.setdefault(stage, Histogram()).merge(times)
+        self.waits += other.waits
         self.jitter.merge(other.jitter)
         self.lag.merge(other.lag)
         for kind, count in other.errors.items():
@@ -96,7 +112,12 @@ class Tally(msgspec.Struct, kw_only=True):
             self.fault(name, count)
 
     def step_record(self, step: Step) -> Step:
-        """Return the step with what was counted filled in."""
+        """Return the step with what was counted filled in.
+
+        Of the first audio that talkers were still waiting for, the waits longer than the p95 of those that came count
+        as well, each as long as it was: they are among the slowest, however long they would have become. Shorter ones
+        say nothing. So answers that hang until after the end of the step are not left out of its figures.
+        """
         return msgspec.structs.replace(
             step,
             connected=self.connected,
@@ -105,7 +126,7 @@ class Tally(msgspec.Struct, kw_only=True):
             lost=self.lost,
             hung_up=self.hung_up,
             busy=self.busy,
-            times={stage: times.distribution() for stage, times in self.times.items()},
+            times={stage: self._timed(stage).distribution() for stage in self.times},
             frames=Frames(
                 sent=self.sent,
                 received=self.received,
@@ -119,6 +140,19 @@ class Tally(msgspec.Struct, kw_only=True):
             errors=dict(sorted(self.errors.items(), key=lambda item: (-item[1], item[0]))),
             faults=dict(sorted(self.faults.items())),
         )
+
+    def _timed(self, stage: Stage) -> Histogram:
+        """Return the times of a stage, with the waits that belong to them."""
+        known = self.times[stage]
+        if stage is not Stage.FIRST_AUDIO or not self.waits:
+            return known
+        limit = known.distribution().p95
+        both = Histogram()
+        both.merge(known)
+        for wait in self.waits:
+            if wait > limit:
+                both.add(wait)
+        return both
 
 
 _SUMS: Final = (

@@ -11,11 +11,9 @@ from typing import Final
 
 import msgspec
 
+from mynah.sim.load.derived import ENOUGH, first_audio_reference
 from mynah.sim.load.record import Bottleneck, Distribution, Knee, Machine, Sample, Stage, Step, Usage
 from mynah.sim.load.scenario import Thresholds
-
-ENOUGH: Final = 5
-"""Measurements of a step below which its p95 is one device's bad luck and no sign."""
 
 ENOUGH_FRAMES: Final = 200
 """Packets of a step below which a share of them is no sign: 12 s of speech."""
@@ -66,6 +64,12 @@ ANSWER_ERRORS: Final = frozenset({
 })  # fmt: skip
 """Kinds of failure as `mynah.sim.load.device`, ``dial`` and ``talker`` name them."""
 
+EARLY_ERRORS: Final = frozenset({"answered before the end of the question"})
+"""No failure of a connection or service: also what a server does that has no time and says so aloud."""
+
+STOPPED: Final = "stopped before its end"
+"""Reason of a step in which somebody ended the test."""
+
 SERVER_FILES: Final = "open files of the server"
 """Name of the check of `mynah.sim.load.machine` that found the server's limit."""
 
@@ -73,18 +77,22 @@ SERVER_FILES: Final = "open files of the server"
 # ---------------------------------------------------------------- did it pass
 
 
-def judge(step: Step, first: Step | None, thresholds: Thresholds) -> Step:
+def judge(
+    step: Step, before: Sequence[Step], thresholds: Thresholds, *, churn: bool = False, stopped: bool = False
+) -> Step:
     """Return ``step`` with ``passed`` and ``reasons`` filled in.
 
-    ``first`` is the first step with talkers, for the growth of the first audio; None while there is none. Connections
-    and turns have to succeed each for themselves, so that many of one kind do not hide failures of the other. Besides
-    the thresholds a step fails when it shows nothing (no connection, or no turn though devices talk), when more
-    connections were lost than may fail, and when more devices than that were told to come back later.
+    ``before`` are the steps before it, for the growth of the first audio. Connections and turns have to succeed each
+    for themselves, so that many of one kind do not hide failures of the other. Besides the thresholds a step fails
+    when it shows nothing (no connection, or no turn though devices talk), when more connections were lost than may
+    fail, when more devices than that were told to come back later, and when more than that were missing at its end:
+    not with ``churn``, where devices come and go. A step that somebody ended (``stopped``) never passes; that it shows
+    little is not held against the server.
     """
     reasons = [
-        *_measured(step),
+        *([STOPPED] if stopped else [*_measured(step), *_present(step, thresholds.success, churn=churn)]),
         *_served(step, thresholds.success),
-        *_timely(step, first, thresholds),
+        *_timely(step, before, thresholds),
         *_heard(step, thresholds),
     ]
     return msgspec.structs.replace(step, passed=not reasons, reasons=reasons)
@@ -95,6 +103,15 @@ def _measured(step: Step) -> Iterable[str]:
         yield "connections: nothing was measured, no device tried to connect"
     if step.talkers and step.connected and not step.turns.attempted:
         yield "turns: none came to its end; the step is held too short (hold_s), or nothing answers"
+
+
+def _present(step: Step, least: float, *, churn: bool) -> Iterable[str]:
+    """See whether the devices are there that the step is about."""
+    # Who was told to come back has a line of its own, and to hang up idle connections is a server's right.
+    excused = step.connected + step.busy + step.hung_up
+    tried = step.connections.attempted or step.connected or step.busy
+    if tried and not churn and step.devices - excused > step.devices * (1 - least) + 1e-9:
+        yield f"connections: only {step.connected} of {step.devices} devices were connected at the end"
 
 
 def _served(step: Step, least: float) -> Iterable[str]:
@@ -111,7 +128,7 @@ def _served(step: Step, least: float) -> Iterable[str]:
         yield f"connections: {_number(step.busy, 'time')} a device was told to come back later"
 
 
-def _timely(step: Step, first: Step | None, thresholds: Thresholds) -> Iterable[str]:
+def _timely(step: Step, before: Sequence[Step], thresholds: Thresholds) -> Iterable[str]:
     limits = (
         (Stage.CONNECT, "connecting", thresholds.connect_p95_ms),
         (Stage.HELLO, "hello", thresholds.hello_p95_ms),
@@ -123,13 +140,12 @@ def _timely(step: Step, first: Step | None, thresholds: Thresholds) -> Iterable[
             yield f"{name}: p95 {times.p95:.0f} ms, wanted {limit:.0f} ms or less"
     growth = thresholds.first_audio_growth
     times = _times(step, Stage.FIRST_AUDIO)
-    if growth is not None and first is not None and first.number != step.number and times.count:
-        reference = _times(first, Stage.FIRST_AUDIO)
-        if reference.count and times.p95 > growth * reference.p95:
-            yield (
-                f"first audio: p95 {times.p95:.0f} ms, wanted at most {growth:g} times the "
-                f"{reference.p95:.0f} ms with {_number(first.talkers, 'talker')}"
-            )
+    first = first_audio_reference([*before, step])
+    if growth is not None and first is not None and times.p95 > growth * _times(first, Stage.FIRST_AUDIO).p95:
+        yield (
+            f"first audio: p95 {times.p95:.0f} ms, wanted at most {growth:g} times the "
+            f"{_times(first, Stage.FIRST_AUDIO).p95:.0f} ms with {_number(first.talkers, 'talker')}"
+        )
 
 
 def _heard(step: Step, thresholds: Thresholds) -> Iterable[str]:
@@ -157,18 +173,21 @@ def _why(step: Step, failed: int) -> str:
 # ---------------------------------------------------------------- the knee
 
 
-def find_knee(steps: Sequence[Step], thresholds: Thresholds) -> Knee | None:
+def find_knee(steps: Sequence[Step], thresholds: Thresholds, *, churn: bool = False) -> Knee | None:
     """Return where the server stops being as good as with few devices; None when no step shows that.
 
     The knee is before the first step in which one of these is seen, compared with the first step that measured the
-    same: connections or turns fail, or are lost or refused, more than the threshold allows; the p95 of the first audio
-    has grown by the factor of the threshold, twice without one; connecting or hello has become three times slower and
-    takes more than 200 ms; the share of late packets has risen above the threshold, or by half a percent without one.
-    Figures of few measurements (5 times, 200 packets) are no sign. When the first step is bad itself, ``devices`` is 0.
+    same: connections or turns fail, or are lost or refused, or devices are missing at the end (not with ``churn``),
+    more than the threshold allows; the p95 of the first audio has grown by the factor of the threshold, twice without
+    one; connecting or hello has become three times slower and takes more than 200 ms; the share of late packets has
+    risen above the threshold, or by half a percent without one. Figures of few measurements (5 times, 200 packets) are
+    no sign. When the first step is bad itself, ``devices`` is 0. A step that somebody ended is not looked at.
     """
     good: Step | None = None
     for index, step in enumerate(steps):
-        sign = _sign(step, steps[:index], thresholds)
+        if STOPPED in step.reasons:
+            continue
+        sign = _sign(step, steps[:index], thresholds, churn=churn)
         if sign:
             devices, talkers = (good.devices, good.talkers) if good is not None else (0, 0)
             return Knee(step=step.number, devices=devices, talkers=talkers, sign=sign)
@@ -176,12 +195,13 @@ def find_knee(steps: Sequence[Step], thresholds: Thresholds) -> Knee | None:
     return None
 
 
-def _sign(step: Step, before: Sequence[Step], thresholds: Thresholds) -> str:
+def _sign(step: Step, before: Sequence[Step], thresholds: Thresholds, *, churn: bool) -> str:
     """Return what shows that a step is beyond the knee; empty: nothing does."""
     signs = (
         # That nothing was measured is the test's own fault, unless it has measured something before.
         *(_measured(step) if any(old.turns.attempted for old in before) else ()),
         *_served(step, thresholds.success),
+        *_present(step, thresholds.success, churn=churn),
         *_slower_answers(step, before, thresholds.first_audio_growth or GROWTH),
         *_slower_connections(step, before),
         *_later_packets(step, before, thresholds.late_share),
@@ -190,8 +210,9 @@ def _sign(step: Step, before: Sequence[Step], thresholds: Thresholds) -> str:
 
 
 def _slower_answers(step: Step, before: Sequence[Step], growth: float) -> Iterable[str]:
-    times, reference = _times(step, Stage.FIRST_AUDIO), _reference(before, Stage.FIRST_AUDIO)
-    if times.count >= ENOUGH and reference.count and times.p95 > growth * reference.p95:
+    first = first_audio_reference([*before, step]) or step
+    times, reference = _times(step, Stage.FIRST_AUDIO), _times(first, Stage.FIRST_AUDIO)
+    if times.count >= ENOUGH and times.p95 > growth * reference.p95:
         yield (
             f"first audio: p95 {times.p95:.0f} ms, {times.p95 / max(reference.p95, 1e-3):.1f} times the "
             f"{reference.p95:.0f} ms of before"
@@ -265,6 +286,7 @@ def find_bottleneck(
     server, the machine, the generator), and last, with nothing exhausted and the server in sight, the services behind
     it. When all steps passed and nothing is exhausted there is none. A server that cannot be seen is never blamed.
     """
+    steps = [step for step in steps if step.reasons != [STOPPED]]  # it shows nothing
     if not steps:
         return Bottleneck.UNKNOWN, "no step was finished"
     step = next((one for one in steps if not one.passed), steps[-1])
@@ -278,7 +300,7 @@ def find_bottleneck(
 
 
 def _told_by_errors(step: Step, machine: Machine) -> tuple[Bottleneck, str] | None:
-    failed = sum(step.errors.values())
+    failed = sum(count for kind, count in step.errors.items() if kind not in EARLY_ERRORS)
 
     def most(kinds: frozenset[str]) -> int:
         number = sum(step.errors.get(kind, 0) for kind in kinds)
@@ -330,9 +352,9 @@ def _cpu(view: _View) -> tuple[Bottleneck, str] | None:
         if view.generator_full
         else ""
     )
-    if view.cores > 1 and FULL <= server <= 1 + (1 - FULL) and view.idle >= IDLE_CORES:
+    if view.cores > 1 and view.idle >= IDLE_CORES and (one := _one_core(view.server)):
         return Bottleneck.SERVER_CORE, (
-            f"{used}, as much as one thread can, while {view.idle:.1f} of the machine's {view.cores} cores were "
+            f"{used}, {one}, while {view.idle:.1f} of the machine's {view.cores} cores were "
             f"idle: another process or machine would help, more cores would not.{doubt}"
         )
     if server >= FULL * view.cores:
@@ -343,6 +365,17 @@ def _cpu(view: _View) -> tuple[Bottleneck, str] | None:
             "with the load test on another machine the server could do more"
         )
     return _generator(view)
+
+
+def _one_core(server: Usage) -> str:
+    """Say why one core is all that the server can use; empty: it is not, or is not full."""
+    if server.main >= FULL:
+        return f"its main thread {server.main:.2f}, as much as one thread can"
+    if not server.main and FULL <= server.cpu <= 1 + (1 - FULL):
+        return (
+            "which is one core full if one of its threads does the work (how busy each one was is not known)"
+        )
+    return ""
 
 
 def _cpu_without_server(view: _View) -> tuple[Bottleneck, str] | None:
@@ -424,7 +457,8 @@ def _view(step: Step, samples: Sequence[Sample], machine: Machine, *, ramp: bool
     servers = [sample.server for sample in within if sample.server is not None]
     server, generator = (None, Usage()) if ramp else (step.server, step.generator)
     if ramp and servers:
-        server = msgspec.structs.replace(servers[-1], cpu=_mean([usage.cpu for usage in servers]))
+        cpu, main = _mean([usage.cpu for usage in servers]), _mean([usage.main for usage in servers])
+        server = msgspec.structs.replace(servers[-1], cpu=cpu, main=main)
     if ramp and within:
         cpu = _mean([sample.generator.cpu for sample in within])
         generator = msgspec.structs.replace(within[-1].generator, cpu=cpu)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import struct
 import sys
@@ -20,6 +19,7 @@ import uvloop
 from mynah.errors import WireError
 from mynah.sim.load.crowd import Crowd
 from mynah.sim.load.dial import Dialer, Plan
+from mynah.sim.load.machine import raise_descriptor_limit
 from mynah.sim.load.stock import Recording
 from mynah.sim.load.tally import Tally
 
@@ -162,8 +162,7 @@ def _obey(order: Ramp | Hold | Settle, crowd: Crowd, reports: _Reports) -> None:
 def main(report_descriptor: int) -> None:
     """Be the process. It takes as many file descriptors as the system lets it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the director, which then tells us
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_descriptor_limit()
     try:
         uvloop.run(_run(report_descriptor))
     except (WireError, msgspec.DecodeError) as error:
