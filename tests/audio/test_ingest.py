@@ -133,9 +133,9 @@ async def test_the_age_of_what_waits_is_known() -> None:
         await until(lambda: stream.pending == 0)  # in the worker's hands, but not done
         await asyncio.sleep(0.03)
         other.push(speech(1)[0])
-        assert 0.03 <= ingest.queue_age_s < 5
+        assert 0.029 <= ingest.queue_age_s < 5  # a timer may fire a clock tick early
         await asyncio.sleep(0.03)
-        assert 0.06 <= ingest.queue_age_s < 5
+        assert 0.058 <= ingest.queue_age_s < 5
         engine.gate.set()
         await until(lambda: bool(sink.pcm))
         await until(lambda: ingest.queue_age_s == 0)
@@ -166,7 +166,8 @@ async def test_the_age_of_what_waits_in_the_ring_counts_from_its_oldest() -> Non
     await asyncio.sleep(0.03)
     first.push(speech(1)[0])
     second.push(speech(1)[0])
-    assert 0.03 <= ingest.queue_age_s < 5
+    # A timer may fire a clock tick early.
+    assert 0.029 <= ingest.queue_age_s < 5
     ingest.stop()
     assert ingest.queue_age_s == 0
 
