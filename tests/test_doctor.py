@@ -98,6 +98,8 @@ def test_memory_is_that_of_the_container(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    2048 kB\n")
     assert available_memory(tmp_path) == 2048 * 1024
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
     (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
     (tmp_path / "sys/fs/cgroup/memory.max").write_text("1000000\n")
     (tmp_path / "sys/fs/cgroup/memory.current").write_text("400000\n")

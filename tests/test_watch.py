@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 import pytest
 from loguru import logger
 
 from mynah import watch as module
 from mynah.dialogue.admission import Admission, Level, Signal, Thresholds
-from mynah.watch import LOG_S, UPKEEP_EVERY, Watch, find_memory_limit, give_memory_back, resident_bytes
+from mynah.watch import LOG_S, UPKEEP_EVERY, Watch, give_memory_back, resident_bytes
 from tests.virtual_time import virtual
 
 GIB = 1 << 30
@@ -175,51 +174,3 @@ async def test_a_loop_that_is_late_all_the_time_is_full() -> None:
 
 def test_giving_memory_back_harms_nobody() -> None:
     give_memory_back()
-
-
-# ---------------------------------------------------------------- the limit
-
-
-@pytest.fixture
-def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(module, "_CGROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(module, "_CGROUPS", tmp_path / "fs")
-    monkeypatch.setattr(module, "_machine_bytes", lambda: 8 * GIB)
-    return tmp_path
-
-
-def write(file: Path, content: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content)
-
-
-def test_without_groups_the_machine_is_the_limit(groups: Path) -> None:
-    assert find_memory_limit() == 8 * GIB
-
-
-def test_the_least_limit_on_the_way_up_counts(groups: Path) -> None:
-    write(groups / "cgroup", "0::/system/mynah.service\n")
-    write(groups / "fs/system/mynah.service/memory.max", "max\n")
-    write(groups / "fs/system/memory.max", f"{GIB}\n")
-    assert find_memory_limit() == GIB
-    write(groups / "fs/system/mynah.service/memory.max", f"{GIB // 4}\n")
-    assert find_memory_limit() == GIB // 4
-
-
-def test_in_a_container_only_the_root_is_seen(groups: Path) -> None:
-    write(groups / "cgroup", "0::/docker/0123456789abcdef\n")
-    write(groups / "fs/memory.max", f"{GIB // 2}\n")
-    assert find_memory_limit() == GIB // 2
-
-
-def test_older_systems_have_a_group_for_memory(groups: Path) -> None:
-    write(groups / "cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/0123\n")
-    write(groups / "fs/memory/memory.limit_in_bytes", f"{GIB * 2}\n")
-    assert find_memory_limit() == GIB * 2
-    write(groups / "fs/memory/memory.limit_in_bytes", "9223372036854771712\n")  # no limit
-    assert find_memory_limit() == 8 * GIB
-
-
-def test_a_limit_above_what_the_machine_has_is_none(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_machine_bytes", lambda: 0)
-    assert find_memory_limit() == 0

@@ -30,7 +30,7 @@ from mynah.engine import Engine
 from mynah.net.activation import ActivationService
 from mynah.net.address import WEBSOCKET_PATH, lan_address, vision_address
 from mynah.net.announce import AnnounceService
-from mynah.net.descriptors import fitting, raise_limit
+from mynah.net.descriptors import fitting
 from mynah.net.devices import Devices
 from mynah.net.firmware import FirmwareDownloads, FirmwareFolder
 from mynah.net.http import DeviceHttp
@@ -41,6 +41,7 @@ from mynah.net.peer import Peer
 from mynah.net.vision import VisionService
 from mynah.net.websocket import WebsocketServer
 from mynah.providers.base import Kind
+from mynah.resources import raise_descriptor_limit
 from mynah.security.binding import BindingFile, Bindings
 from mynah.security.tls import server_context
 from mynah.security.tokens import Authenticator, TokenIssuer, signing_secret
@@ -211,7 +212,10 @@ class App:
         most, overload = self.settings.server.limits.max_connections, self.settings.server.overload
         reserve = int(most * overload.reserve) if overload.enabled else 0
         most = max(1, fitting(most + reserve) - reserve)
-        return Devices(services, authenticator, most, vision, self._agenda, self._outbox, reserve)
+        proxies = self.settings.server.trusted_proxies
+        return Devices(
+            services, authenticator, most, vision, self._agenda, self._outbox, reserve, proxies
+        )
 
     def _make_watch(self, services: Services) -> Watch:
         engine = self._engine
@@ -269,7 +273,7 @@ def _fill_standard_streams() -> None:
 
 async def _serve(settings: Settings) -> int:
     observe.configure(settings)
-    raise_limit()
+    raise_descriptor_limit()
     for notice in settings.notices:
         log.info("{}", notice)
     app = App(settings)

@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from mynah import engine
+from mynah import engine, resources
 from mynah.audio import opus
 from mynah.config import Settings, load
 from mynah.config.layers import OPTIONAL_SECTIONS
@@ -175,13 +175,9 @@ def available_memory(root: Path = Path("/")) -> int | None:
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     except OSError:
         pass
-    try:
-        group = root / "sys/fs/cgroup"
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            found.append(int(limit) - int((group / "memory.current").read_text()))
-    except OSError:
-        pass
+    left = resources.memory_left(resources.limits(root))
+    if left is not None:
+        found.append(left)
     return min(found, default=None)
 
 

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from loguru import logger
 
+from mynah import resources
 from mynah.dialogue.admission import Admission, Level, Signal, Signals
 
 SAMPLE_S: Final = 0.1
@@ -30,8 +31,6 @@ LOG_S: Final = 10.0
 TRIM_S: Final = 30.0
 """Between two attempts to give freed memory back to the system."""
 _STATM: Final = Path("/proc/self/statm")
-_CGROUP: Final = Path("/proc/self/cgroup")
-_CGROUPS: Final = Path("/sys/fs/cgroup")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 _ADVICE: Final = {
@@ -74,14 +73,14 @@ class Watch:
     ) -> None:
         """``encoding`` and ``hearing`` are the queues that are looked at.
 
-        ``memory_limit`` in bytes, 0: what `memory_limit` finds out. ``on_level`` is told of each change; ``upkeep`` is
-        called once a minute. ``on_lag`` gets each lateness of the event loop in s. ``clock`` gives seconds that never
-        go back, and moves within a call-back.
+        ``memory_limit`` in bytes, 0: what `mynah.resources.memory_limit` finds out. ``on_level`` is told of each
+        change; ``upkeep`` is called once a minute. ``on_lag`` gets each lateness of the event loop in s. ``clock``
+        gives seconds that never go back, and moves within a call-back.
         """
         self._admission = admission
         self._encoding, self._hearing = encoding, hearing
         self._on_level, self._upkeep, self._on_lag, self._clock = on_level, upkeep, on_lag, clock
-        self.memory_limit = memory_limit or find_memory_limit()
+        self.memory_limit = memory_limit or resources.memory_limit()
         """Bytes; 0 when nobody knows, then memory does not count."""
         self.memory = 0
         """Resident bytes of the process, a second ago at most; 0 when nobody knows."""
@@ -177,50 +176,6 @@ def resident_bytes() -> int:
     try:
         return int(_STATM.read_bytes().split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):
-        return 0
-
-
-def find_memory_limit() -> int:
-    """Return how many bytes the process may use: the least of its control groups' limits and what the machine has.
-
-    0 when nobody knows.
-    """
-    limits = [*_cgroup_limits(), _machine_bytes()]
-    return min((limit for limit in limits if limit > 0), default=0)
-
-
-def _cgroup_limits() -> list[int]:
-    try:
-        lines = _CGROUP.read_text().splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, name = _CGROUPS, "memory.max"
-        elif "memory" in controllers.split(","):
-            root, name = _CGROUPS / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        # Inside a container the path may be that of the host, where only the root is to be seen.
-        here = root / path.lstrip("/")
-        found += [_read_limit(at / name) for at in (here, *here.parents) if at.is_relative_to(root)]
-    return found
-
-
-def _read_limit(file: Path) -> int:
-    """Return the limit in a file, in bytes; 0 for none."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # there is no such group here, or it says "max"
-        return 0
-
-
-def _machine_bytes() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * _PAGE
-    except (AttributeError, OSError, ValueError):
         return 0
 
 

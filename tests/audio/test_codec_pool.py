@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from mynah import resources
 from mynah.audio.codec_pool import (
     BACKLOG,
     BEAT_S,
@@ -199,6 +200,12 @@ def test_much_to_do_makes_the_effort_light_and_only_calm_makes_it_full_again() -
     light, full = Effort.LIGHT, Effort.FULL
     expected = [full, full, light, light, *[light] * (CALM_WINDOWS - 1), full]
     assert _windows(_Load(4), shares, 4) == expected
+
+
+def test_its_share_is_one_of_the_cores_that_a_quota_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a container that may use one core of many goes light as soon as a machine of one."""
+    monkeypatch.setattr(resources, "limits", lambda: resources.Limits(cores=1.0))
+    assert _windows(CodecThreads(1)._load, [LIGHT_ABOVE * 1.1], 1) == [Effort.LIGHT]
 
 
 def test_going_light_is_no_reason_to_go_back() -> None:

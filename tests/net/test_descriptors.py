@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from mynah.net import descriptors as module
-from mynah.net.descriptors import OTHER_FILES, fitting, raise_limit, room
+from mynah.net.descriptors import OTHER_FILES, fitting, room
 
 
 @pytest.fixture
@@ -22,32 +22,8 @@ def told() -> Iterator[list[str]]:
     logger.remove(number)
 
 
-def limit(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int | None = None) -> list[tuple[int, int]]:
-    made: list[tuple[int, int]] = []
-    monkeypatch.setattr(module.resource, "getrlimit", lambda _: (soft, soft if hard is None else hard))
-    monkeypatch.setattr(module.resource, "setrlimit", lambda _, both: made.append(both))
-    return made
-
-
-def test_the_limit_is_raised_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert limit(monkeypatch, 1024, 524288) == []
-    made = limit(monkeypatch, 1024, 524288)
-    raise_limit()
-    assert made == [(524288, 524288)]
-    made = limit(monkeypatch, 4096, 4096)
-    raise_limit()
-    assert made == []
-
-
-def test_a_limit_that_cannot_be_raised_stays(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
-    limit(monkeypatch, 256, resource.RLIM_INFINITY)
-
-    def refuse(_: int, both: tuple[int, int]) -> None:
-        raise ValueError("not allowed to raise maximum limit")
-
-    monkeypatch.setattr(module.resource, "setrlimit", refuse)
-    raise_limit()
-    assert "stays at 256" in "".join(told)
+def limit(monkeypatch: pytest.MonkeyPatch, soft: int) -> None:
+    monkeypatch.setattr(module.resource, "getrlimit", lambda _: (soft, soft))
 
 
 def test_where_all_fit_nothing_is_said(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import os
 import queue
 import threading
 import time
@@ -26,6 +25,7 @@ from typing import Final, Protocol
 import msgspec
 
 from mynah.audio.opus import Effort
+from mynah.resources import whole_cores
 
 LIGHT_ABOVE: Final = 0.04
 """Share of the machine's processor time spent on encoding above which the effort becomes light: on two cores about 40
@@ -93,13 +93,13 @@ class CodecThreads:
     """The pool. One per process; `start` and `stop` on the event loop that gets the results."""
 
     def __init__(self, threads: int, on_cores: int | None = None) -> None:
-        """``on_cores``: how many the machine has for this process; None: as many as the system says."""
+        """``on_cores``: how many the machine has for this process; None: `mynah.resources.whole_cores`."""
         if threads < 1:
             raise ValueError("a codec pool needs a thread")
         self._threads = threads
         self.effort = Effort.FULL
         self.stats = CodecStats()
-        self._load = _Load(on_cores or cores())
+        self._load = _Load(on_cores or whole_cores())
         # Bound: one entry for each reply that is being spoken, because a reply submits its next slice when it has the
         # result of the one before. Overflow policy: the producer waits (`Supply.wait_room`), and `queue_age_s` tells
         # admission control to let nobody else in.
@@ -293,10 +293,3 @@ class _Load:
                 self._effort = Effort.FULL
         self._since, self._busy, self._wait = now, busy_s, 0.0
         return self._effort
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,6 +14,7 @@ import numpy as np
 
 from mynah import __version__
 from mynah.audio.opus import default_library
+from mynah.resources import machine_memory, whole_cores
 
 _WIDTH = 120
 """Columns of the table where there is no terminal to ask."""
@@ -104,11 +105,10 @@ def now() -> str:
 
 def machine() -> Machine:
     """Describe this machine."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
         cpu=_cpu_name(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_gb=round(pages / 2**30, 1),
+        cores=whole_cores(),
+        memory_gb=round(machine_memory() / 2**30, 1),
         system=platform.platform(),
         python=platform.python_version(),
         numpy=np.__version__,

@@ -23,6 +23,7 @@ from mynah.providers.asr.fake import FakeAsr
 from mynah.providers.base import Kind, LlmRequest, TextDelta, VadProvider
 from mynah.providers.llm.fake import FakeLlm
 from mynah.providers.tts.fake import FakeTts
+from mynah.resources import raise_descriptor_limit
 
 _PROGRAM = "import sys; from mynah.bench import server; sys.exit(server.serve(*sys.argv[1:]))"
 _STOP_TIMEOUT_S = 10.0
@@ -152,9 +153,8 @@ def serve(config: str, folder: str, *overrides: str) -> int:
 
 async def _serve(settings: Settings) -> None:
     from mynah.app import App
-    from mynah.net.descriptors import raise_limit
 
-    raise_limit()
+    raise_descriptor_limit()
     logger.remove()  # nobody reads what it would write
     app = App(settings)
     stop = asyncio.Event()

@@ -15,17 +15,6 @@ OTHER_SHARE: Final = 4
 log = logger.bind(tag="websocket")
 
 
-def raise_limit() -> None:
-    """Let this process open as many files as it may: what it is given at first is often 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError) as error:  # macOS has no limit and does not let anybody have none
-        log.debug("the limit of open files stays at {}: {}", soft, error)
-
-
 def fitting(wanted: int) -> int:
     """Return how many of ``wanted`` connections this process can have, and say so where it is fewer."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

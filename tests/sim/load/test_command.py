@@ -7,7 +7,9 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +21,7 @@ from mynah.errors import ConfigError
 from mynah.sim.load import command as module
 from mynah.sim.load import report as reports
 from mynah.sim.load.command import _ADVICE, LoadtestOptions, main, scenario_of, summarise
+from mynah.sim.load.director import LoadOptions
 from mynah.sim.load.record import Bottleneck, Check, Knee, LoadReport, Machine, Step, Warned
 from mynah.sim.load.scenario import BUILT_IN, Behaviour
 from mynah.wire.messages import ListenMode
@@ -46,6 +49,35 @@ def test_the_command_line_wins_over_the_scenario() -> None:
     assert (wanted.behaviour, wanted.hold_s, wanted.connects_per_s) == (Behaviour.TALK, 3, 7)
     assert (wanted.mode, wanted.protocol, wanted.steps) == (ListenMode.MANUAL, 2, BUILT_IN["standard"].steps)
     assert scenario_of(LoadtestOptions(url=URL)) == BUILT_IN["quick"]
+
+
+def test_a_changed_scenario_has_another_name(tmp_path: Path) -> None:
+    def name(**given: Any) -> str:
+        return scenario_of(LoadtestOptions(url=URL, **given)).name
+
+    assert name() == "quick"
+    assert name(steps="100,500", duration_s=10.0, behaviour=Behaviour.IDLE) == "quick", "the same values"
+    assert name(behaviour=Behaviour.TALK) == name(steps="1") == name(rate=5.0) == "quick, changed"
+    assert name(scenario="stress", mode=ListenMode.MANUAL) == "stress, changed"
+    for text, own in (
+        ("name: evening", "evening"),
+        ("name: ''", "custom"),
+        ("name: quick, changed", "quick"),
+    ):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, "utf-8")
+        assert name(scenario=str(path), protocol=3) == f"{own}, changed"
+
+
+def test_the_report_says_what_was_changed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "run", lambda *_: PASSED)
+    main(LoadtestOptions(url=URL, json=True, report="", behaviour=Behaviour.TALK, steps="1,50"))
+    told = json.loads(capsys.readouterr().out)["changed"]
+    assert told == {"steps": [100, 500], "behaviour": "idle", "hold_s": 10.0}
+    main(LoadtestOptions(url=URL, json=True, report=""))
+    assert json.loads(capsys.readouterr().out)["changed"] == {}
 
 
 def test_steps() -> None:
@@ -188,6 +220,82 @@ def test_looking_at_the_machine_only(
     checks[0] = msgspec.structs.replace(checks[0], fatal=True)
     assert main(LoadtestOptions(url=URL, check=True, json=True)) == 1
     assert json.loads(capsys.readouterr().out)["checks"][0]["remedy"] == "ulimit -n 600"
+
+
+def looked(
+    monkeypatch: pytest.MonkeyPatch, server: Callable[[str], int | None]
+) -> list[tuple[str, int | None]]:
+    """Return where is noted which address and process are looked at; ``server`` knows the processes."""
+    found: list[tuple[str, int | None]] = []
+
+    def look(target: str, _: object, options: LoadOptions) -> Machine:
+        found.append((target, options.server_pid))
+        return Machine(cores=2, checks=[Check(name="open files", ok=True, found="1000", wanted="600")])
+
+    monkeypatch.setattr(module, "look", look)
+    monkeypatch.setattr(module, "find_server", server)
+    return found
+
+
+def checks(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["checks"]
+    return found
+
+
+def test_the_check_is_about_the_address_that_ota_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = "ws://127.0.0.2:8000/xiaozhi/v1/?key=secret"
+    found = looked(monkeypatch, lambda target: 7 if target == named else None)
+    with ScriptedServer(silent, ota={"websocket": {"url": named}}).in_thread() as server:
+        ota = server.ota_url.replace("http://", "http://me:secret@")
+        assert main(LoadtestOptions(url=ota, check=True, json=True)) == 0
+        assert server.connections == [], "it does not connect"
+        assert len(server.ota_requests) == 1
+    assert found == [(named, 7)]
+    first, second = checks(capsys)
+    assert (first["name"], first["ok"], second["name"]) == ("address", True, "open files")
+    assert first["found"] == f"ws://127.0.0.2:8000/xiaozhi/v1/, as {server.ota_url} says"
+    assert main(LoadtestOptions(url=URL, check=True, json=True)) == 0
+    assert (found[-1][0], len(checks(capsys))) == (URL, 1), "a WebSocket address is what it is"
+
+
+def test_behind_a_proxy_of_this_machine_the_check_is_about_who_answers_ota(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = looked(monkeypatch, lambda target: 7 if target.startswith("http") else None)
+    for host in ("127.0.0.1:8000", "192.0.2.1"):  # the second one is another machine
+        with ScriptedServer(silent, ota={"websocket": {"url": f"ws://{host}/"}}).in_thread() as server:
+            main(LoadtestOptions(url=server.ota_url, check=True, json=True))
+            main(LoadtestOptions(url=server.ota_url, check=True, json=True, pid=5))
+    assert [pid for _, pid in found] == [7, 5, None, 5]
+
+
+@pytest.mark.parametrize(
+    ("ota", "why"),
+    [
+        (None, "nothing answers at"),
+        ({"websocket": {"url": ""}}, "OTA answer without WebSocket address"),
+        ({"websocket": {"url": "ws://h/"}, "activation": {"code": "1"}}, "OTA answer wants an activation"),
+    ],
+)
+def test_without_an_answer_the_check_is_about_the_ota_address_and_says_so(
+    ota: dict[str, Any] | None, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = looked(monkeypatch, lambda _: None)
+    with ScriptedServer(silent, ota=ota).in_thread() as server:
+        url = server.ota_url if ota is not None else "http://127.0.0.1:9/xiaozhi/ota/"
+        url = url.replace("http://", "http://me:secret@")
+        assert main(LoadtestOptions(url=url, check=True, json=True)) == 0, "it is no reason not to test"
+    assert found == [(url, None)]
+    first = checks(capsys)[0]
+    assert (first["name"], first["ok"], first["fatal"]) == ("address", False, False)
+    assert first["found"].startswith(
+        f"only {url.replace('me:secret@', '')}, so the checks are about the way there: "
+    )
+    assert why in first["found"]
+    assert "secret" not in json.dumps(first)
+    assert "start the server" in first["remedy"]
 
 
 def test_comparing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

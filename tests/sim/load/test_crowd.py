@@ -12,9 +12,11 @@ import pytest
 from mynah.sim.load import crowd as module
 from mynah.sim.load import talker
 from mynah.sim.load.device import Device
-from mynah.sim.load.scenario import Behaviour
+from mynah.sim.load.record import Step
+from mynah.sim.load.scenario import Behaviour, Thresholds
 from mynah.sim.load.stock import Recording
 from mynah.sim.load.talker import TAIL
+from mynah.sim.load.verdict import judge
 
 from ..scripted import Connection, ScriptedServer, silent
 from .crowds import crowd, stock, until
@@ -117,6 +119,33 @@ async def test_answers_that_hang_are_seen_when_a_step_is_settled(monkeypatch: py
         assert len(one.settle().waits) == 2, "each once, however often it is settled"
         one.hold()
         assert one.tally.waits == []
+
+
+async def test_a_step_shorter_than_the_time_for_an_answer_does_not_pass_when_answers_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.hello()
+        while True:
+            await connection.audio_frames(6)
+            if connection.headers["Device-Id"].endswith("01"):
+                await connection.drain()  # and never says a word
+            await connection.answer("hello", 2)
+
+    monkeypatch.setattr(talker, "FIRST_PAUSE_S", 0.0)
+    async with (
+        ScriptedServer(script).running() as server,
+        crowd(server.ws_url, 2, 2, answer_timeout_s=60.0) as one,
+    ):
+        await until(lambda: not one.tally.untried)
+        one.hold()
+        # With two turns and a wait that is long even when the answers are slow: the machine may be busy.
+        await until(lambda: one.settle().answered >= 2 and max(one.tally.waits, default=0.0) > 2500, 30.0)
+        step = one.settle().step_record(Step(number=1, devices=2, talkers=2))
+    assert step.unanswered == step.errors[talker.UNANSWERED] == 1
+    assert step.turns.attempted == step.turns.succeeded + 1
+    lenient = Thresholds(connect_p95_ms=None, hello_p95_ms=None, late_share=None, dry_share=None)
+    assert [reason.split(":")[0] for reason in judge(step, [], lenient).reasons] == ["turns"]
 
 
 async def test_a_stall_of_its_own_is_told() -> None:

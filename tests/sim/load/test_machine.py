@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mynah.errors import ConfigError
-from mynah.sim.load import cgroup, machine
+from mynah.sim.load import machine
 from mynah.sim.load.machine import Facts, examine, look
 from mynah.sim.load.record import Check
 
@@ -151,26 +150,6 @@ def test_the_server_is_looked_at_too() -> None:
     names = [check.name for check in found.checks]
     assert "open files of the server" in names
     assert "load by others" not in names, "it was not watched"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
-def test_the_limit_of_open_files_is_raised() -> None:
-    """In a process of its own: a limit that was raised stays so for all tests to come."""
-    code = (
-        "import resource; from mynah.sim.load.machine import raise_descriptor_limit as up;"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512));"
-        "print(up(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["512", "512", "512"]
-
-
-def test_a_quota_counts_as_whole_cores() -> None:
-    bound = machine.usable_cores(cgroup.Limits())
-    assert bound >= 1
-    assert machine.usable_cores(cgroup.Limits(cores=1.9)) == 1
-    assert machine.usable_cores(cgroup.Limits(cores=0.5)) == 1
-    assert machine.usable_cores(cgroup.Limits(cores=1000.0)) == bound
 
 
 def test_facts_of_linux_are_read_where_they_stand(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mynah.sim.load import cgroup, monitor, processes
+from mynah import resources
+from mynah.sim.load import monitor, processes
 from mynah.sim.load.monitor import Alarm, Monitor
 from mynah.sim.load.record import Sample, Usage
 
@@ -301,9 +302,9 @@ def watcher_sample(second: int) -> Sample:
 
 def test_a_container_with_a_quota_is_a_machine_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     used_s = [1.0]
-    monkeypatch.setattr(cgroup, "limits", lambda: cgroup.Limits(cores=1.0, memory=1 << 30))
-    monkeypatch.setattr(cgroup, "cpu_used_s", lambda found: used_s[0])
-    monkeypatch.setattr(cgroup, "memory_left", lambda found: 1 << 20)
+    monkeypatch.setattr(resources, "limits", lambda: resources.Limits(cores=1.0, memory=1 << 30))
+    monkeypatch.setattr(resources, "cpu_used_s", lambda found: used_s[0])
+    monkeypatch.setattr(resources, "memory_left", lambda found: 1 << 20)
     watcher = Monitor(None, list)
     watcher.sample(0.0, 0, 0, 0.0)
     used_s[0] = 1.8

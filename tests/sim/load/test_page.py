@@ -125,6 +125,34 @@ def test_verdict_and_capacity(report: LoadReport, style: str, answer: str) -> No
     assert all(one.zh for one in capacity(report))
 
 
+@pytest.mark.parametrize(
+    ("name", "changed", "english", "chinese"),
+    [
+        ("quick", {}, "quick", "quick"),
+        ("quick, changed", {"mode": "auto", "hold_s": 9}, "quick, changed (mode, hold_s)",
+         "quick，有改动（mode, hold_s）"),
+        ("quick, changed", {}, "quick, changed", "quick, changed"),  # a report saved as a file, and run again
+        ("", {}, "custom", "自定义"),
+        ("custom, changed", {"steps": [1]}, "custom, changed (steps)", "custom，有改动（steps）"),
+    ],
+)  # fmt: skip
+def test_a_scenario_that_the_command_line_changed_is_called_so(
+    name: str, changed: dict[str, Any], english: str, chinese: str
+) -> None:
+    report = msgspec.structs.replace(idle(), scenario={"name": name, "steps": [1]}, changed=changed)
+    for language, wanted in (("en", english), ("zh", chinese)):
+        assert wanted in [text_of(one, language).strip() for one in parse(render(report)).iter("dd")]
+
+
+def test_turns_without_an_answer_have_columns_where_there_are_any() -> None:
+    report = mixed()
+    assert "Unanswered" not in shown(report).partition("What the words mean")[0]
+    last = msgspec.structs.replace(report.steps[-1], unanswered=4321, pending=8765)
+    text = shown(msgspec.structs.replace(report, steps=[*report.steps[:-1], last]))
+    for told in ("Unanswered", "Still waiting", "4,321", "8,765"):
+        assert told in text.partition("What the words mean")[0]
+
+
 def test_a_limit_of_the_generator_is_a_lower_bound() -> None:
     report = msgspec.structs.replace(idle(), bottleneck=Bottleneck.GENERATOR)
     assert "may be able to do more" in shown(report)

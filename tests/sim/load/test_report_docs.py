@@ -1,15 +1,22 @@
-"""The guides show scenarios and thresholds that exist."""
+"""The guides show scenarios and thresholds that exist, and every kind of error."""
 
+import ast
+import inspect
 import re
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
 
 from mynah import cli
+from mynah.sim.load import device, dial, talker
 from mynah.sim.load.machine import Facts, examine
 from mynah.sim.load.record import Bottleneck
 from mynah.sim.load.scenario import BUILT_IN, Behaviour, Scenario, Thresholds, load_scenario
+from mynah.sim.load.tally import MAX_KINDS, Tally
 from mynah.sim.load.words import words
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -82,3 +89,84 @@ def test_a_check_that_stops_the_test_is_told(language: str) -> None:
         "zh": "标明“使测试无效”的有两项，这时 `mynah loadtest` 不会开始",
     }
     assert told[language] in PAGES[language]
+
+
+# ---------------------------------------------------------------- kinds of errors
+
+
+def texts(node: ast.AST) -> Iterator[str]:
+    """Yield the texts in a piece of code; what is filled into one is a …"""
+    if isinstance(node, ast.JoinedStr):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    else:
+        for inner in ast.iter_child_nodes(node):
+            yield from texts(inner)
+
+
+def returned(function: Callable[..., object]) -> set[str]:
+    """Return the texts that a function may return."""
+    code = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    found = (node.value for node in ast.walk(code) if isinstance(node, ast.Return) and node.value)
+    return {text for value in found for text in texts(value)} - {""}
+
+
+def named(module: ModuleType) -> set[str]:
+    """Return the texts that have a name in a module."""
+    return {value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)}
+
+
+def kinds() -> set[str]:
+    """Return what failures are called, found in the code."""
+    found = {text for _, text in vars(dial)["_KINDS"]} | set(vars(dial)["_REASONS"].values())
+    found |= (named(dial) - {dial.BUSY}) | named(device) | named(talker)
+    for function in (
+        dial.Dialer.dial,
+        vars(dial.Dialer)["_ask"],
+        vars(dial.Dialer)["_connect"],
+        vars(dial)["_reason"],
+    ):
+        found |= returned(function)
+    ended = ast.parse(textwrap.dedent(inspect.getsource(device.Device.on_ws_disconnected)))
+    found |= {text for node in ast.walk(ended) if isinstance(node, ast.Assign) for text in texts(node.value)}
+    crowded = Tally()
+    for number in range(MAX_KINDS + 1):
+        crowded.error(f"kind {number}")
+    return found | {list(crowded.errors)[-1]}
+
+
+def test_the_kinds_of_errors_are_those_of_the_code() -> None:
+    found = kinds()
+    assert found >= talker.TURN_ERRORS
+    assert named(talker) == talker.TURN_ERRORS
+    assert found >= {
+        "no address",
+        "closed with …",
+        "connection lost",
+        "OTA: …",
+        "OTA answered …",
+        "refused with …",
+    }
+    assert found >= {
+        "no local port left",
+        "no hello",
+        "hello without transport",
+        "connect timed out",
+        "other",
+    }
+    assert len(found) > 28
+
+
+@each_language
+def test_every_kind_of_error_has_a_row(language: str) -> None:
+    table = PAGES[language].rpartition("\n## ")[2]
+    told = {
+        name
+        for cell in re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
+        for name in re.findall("`([^`]+)`", cell)
+    }
+    patterns = {kind: re.escape(kind).replace("…", r"(\d+|…)") for kind in kinds()}
+    assert [
+        kind for kind, pattern in patterns.items() if not any(re.fullmatch(pattern, name) for name in told)
+    ] == []

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from mynah.errors import ConfigError
-from mynah.sim.load.scenario import BUILT_IN, MAX_FILE_BYTES, Behaviour, Scenario, check, load_scenario
+from mynah.sim.load.scenario import (
+    BUILT_IN,
+    MAX_FILE_BYTES,
+    Behaviour,
+    Scenario,
+    Thresholds,
+    check,
+    load_scenario,
+    replaced,
+)
 from mynah.wire.messages import ListenMode
 
 
@@ -18,6 +27,17 @@ def loaded(folder: Path, text: str) -> Scenario:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_scenarios_have_names_and_make_sense(name: str) -> None:
     assert check(load_scenario(name)).name == name
+
+
+def test_what_was_replaced_is_told_as_a_report_has_it() -> None:
+    quick = BUILT_IN["quick"]
+    assert replaced(quick, quick) == {}
+    made = Scenario(
+        name="x", steps=(5,), hold_s=quick.hold_s, mode=ListenMode.MANUAL, thresholds=Thresholds(success=1)
+    )
+    found = replaced(made, quick)
+    assert set(found) == {"steps", "mode", "thresholds"}
+    assert (found["steps"], found["mode"], found["thresholds"]["success"]) == ((100, 500), "auto", 0.99)
 
 
 def test_a_file_says_what_it_changes(tmp_path: Path) -> None:

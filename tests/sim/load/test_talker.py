@@ -232,7 +232,7 @@ def test_the_first_audio_is_timed_when_it_comes_and_not_when_the_answer_has_ende
         1,
     )
     scene.talker.settle(scene.now)
-    assert scene.device.tally.waits == []
+    assert (scene.device.tally.waits, scene.device.tally.silences) == ([], [0.0])
     scene.talker.on_stop(scene.now, scene.now)
     assert [times[stage].distribution().count for stage in Stage if stage in times] == [1, 1, 1, 1]
 
@@ -266,6 +266,24 @@ def test_who_has_waited_too_long_at_the_end_of_a_step_got_no_answer() -> None:
     scene.ticks(1)
     assert "hang up" in scene.device.did
     assert scene.counted() == (1, 0, {NO_AUDIO: 1}), "counted once"
+
+
+def test_an_answer_that_does_not_go_on_at_the_end_of_a_step_says_for_how_long() -> None:
+    scene, over = Scene(answer_timeout_s=9.0), Scene(answer_timeout_s=9.0)
+    for one in (scene, over):
+        one.until(Doing.WAITING)
+        one.answer(stop=False)
+    scene.ticks(50)  # 3 s, of which the device may have played for 2.4
+    scene.talker.settle(scene.now)
+    assert scene.device.tally.silences == [pytest.approx(600, abs=1)]
+    assert scene.device.tally.waits == []
+    assert scene.counted() == (0, 0, {})
+    over.now += 9.1  # before the next tick
+    over.talker.settle(over.now)
+    assert (over.counted(), over.device.tally.silences) == ((1, 0, {STALLED: 1}), [])
+    over.ticks(1)
+    assert over.device.did[-2:] == ["stuck", "hang up"]
+    assert over.counted() == (1, 0, {STALLED: 1}), "counted once"
 
 
 def test_a_server_that_says_aloud_that_it_is_busy() -> None:

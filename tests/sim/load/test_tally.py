@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+import pytest
 
 from mynah.sim.load.record import Outcomes, Stage, Step
-from mynah.sim.load.talker import NO_ANSWER
+from mynah.sim.load.talker import NO_ANSWER, UNANSWERED
 from mynah.sim.load.tally import MAX_KINDS, Tally, merged
 
 
@@ -45,12 +48,13 @@ def test_only_connections_outlive_the_ramp() -> None:
 
 
 def test_what_went_wrong_with_turns_in_the_ramp_is_no_failure_of_the_hold() -> None:
-    tally = Tally(waits=[1.0])
+    tally = Tally(waits=[1.0], silences=[1.0])
     tally.error(NO_ANSWER)
     tally.error("connection refused", 2)
     tally.fault("stray_audio")
     tally.hold()
     assert (tally.errors, tally.faults, tally.waits) == ({"connection refused": 2}, {}, [])
+    assert tally.silences == []
 
 
 def test_long_waits_that_are_not_over_count_among_the_first_audios() -> None:
@@ -63,6 +67,42 @@ def test_long_waits_that_are_not_over_count_among_the_first_audios() -> None:
     assert audio.p95 > 3900
     assert one.times[Stage.FIRST_AUDIO].distribution().count == 20, "what was counted is not changed"
     assert Stage.FIRST_AUDIO not in merged([other]).step_record(step).times
+
+
+def answered(count: int, first_audio_ms: float, **fields: Any) -> Tally:
+    """A process whose answers all began after the same time."""
+    tally = Tally(turns=count, answered=count, **fields)
+    for _ in range(count):
+        tally.time(Stage.FIRST_AUDIO, first_audio_ms)
+    return tally
+
+
+@pytest.mark.parametrize(
+    ("first_audio_ms", "waits", "silences", "unanswered", "pending"),
+    [
+        (300.0, [], [], 0, 0),
+        (300.0, [1990.0, 200.0], [1990.0], 0, 2),  # 2 s at least
+        (300.0, [2010.0, 200.0], [], 1, 1),
+        (300.0, [], [2010.0, 0.0], 1, 0),
+        (3000.0, [5800.0, 6500.0], [5800.0], 1, 1),  # twice the p95 of slow answers
+    ],
+)
+def test_who_waits_too_long_in_the_light_of_the_others_got_no_answer(
+    first_audio_ms: float, waits: list[float], silences: list[float], unanswered: int, pending: int
+) -> None:
+    # The limit is that of all processes together: the second one alone has no answer to compare with.
+    total = merged([answered(20, first_audio_ms), Tally(waits=waits, silences=silences)])
+    step = total.step_record(Step(number=1, devices=2))
+    assert (step.unanswered, step.pending) == (unanswered, pending)
+    assert step.turns == Outcomes(attempted=20 + unanswered, succeeded=20)
+    assert step.errors == ({UNANSWERED: unanswered} if unanswered else {})
+    assert total.errors == {}, "what was counted is not changed"
+
+
+def test_where_no_answer_has_begun_two_seconds_are_too_long() -> None:
+    step = Tally(waits=[9000.0, 8000.0, 1000.0]).step_record(Step(number=1, devices=3))
+    assert (step.unanswered, step.pending) == (2, 1)
+    assert step.turns == Outcomes(attempted=2)
 
 
 def test_a_failure_can_be_taken_back() -> None:

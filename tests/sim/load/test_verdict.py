@@ -87,6 +87,24 @@ def test_each_threshold_is_kept_by_itself(changes: dict[str, object], reason: st
     assert reason in found.reasons[0]
 
 
+def test_turns_that_hang_at_the_end_of_a_short_step_fail_it_even_if_it_is_the_first() -> None:
+    unanswered = Outcomes(attempted=104, succeeded=100)
+    one = judged(step(turns=unanswered, unanswered=4, pending=9, errors={talker.UNANSWERED: 4}))
+    assert one.reasons == ["turns: 96.15 % of 104 succeeded, wanted 99 % (no answer by the end of the step)"]
+    assert judged(step(turns=Outcomes(attempted=100, succeeded=100), pending=9)).passed, "who waits as usual"
+    knee = find_knee([one], Thresholds())
+    assert knee is not None and knee.devices == 0
+    assert find_bottleneck([one], [], TWO_CORES)[0] is Bottleneck.SERVICES
+
+
+def test_a_step_that_was_too_short_for_a_turn_is_no_fault_of_the_services() -> None:
+    one = judged(step(turns=Outcomes(), pending=3))
+    assert [reason.split(";")[0] for reason in one.reasons] == ["turns: none came to its end"]
+    bottleneck, evidence = find_bottleneck([one], [], TWO_CORES)
+    assert bottleneck is Bottleneck.UNKNOWN
+    assert "the step is held too short" in evidence
+
+
 def test_thousands_of_connections_do_not_hide_turns_that_failed() -> None:
     one = step(connections=Outcomes(attempted=10_000, succeeded=10_000), turns=Outcomes(attempted=10))
     assert one.success > 0.99
@@ -463,9 +481,8 @@ def test_none_means_that_all_passed(run: list[Step], seen: list[Sample], cores: 
 
 def test_failures_are_called_what_devices_call_them() -> None:
     # A failure that is renamed there would silently lose its meaning here.
-    named = {*vars(dial)["_REASONS"].values(), talker.NO_ANSWER, talker.NO_AUDIO, talker.NO_TRANSCRIPT}
-    assert named >= verdict.PORT_ERRORS | verdict.DESCRIPTOR_ERRORS
-    assert verdict.ANSWER_ERRORS - {talker.STALLED} <= named
+    assert set(vars(dial)["_REASONS"].values()) >= verdict.PORT_ERRORS | verdict.DESCRIPTOR_ERRORS
+    assert verdict.ANSWER_ERRORS | verdict.EARLY_ERRORS == talker.TURN_ERRORS
     assert {talker.EARLY} == verdict.EARLY_ERRORS
     facts = machine.Facts(devices=1, connections=1, server_descriptors=1024)
     assert verdict.SERVER_FILES in {check.name for check in machine.examine(facts)}

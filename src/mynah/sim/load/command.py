@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import shlex
@@ -17,12 +18,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from mynah.errors import ConfigError
-from mynah.sim.load import compare, report
-from mynah.sim.load.director import LoadOptions, look, run
+from mynah.sim.discovery import fetch_reply
+from mynah.sim.link import ConnectError
+from mynah.sim.load import compare, report, sources
+from mynah.sim.load.dial import Endpoint, identity_of, read_reply
+from mynah.sim.load.director import LoadOptions, look, run, without_credentials
 from mynah.sim.load.markup import replace_file
+from mynah.sim.load.processes import find_server
 from mynah.sim.load.progress import shown, steps_table, verdict_line
-from mynah.sim.load.record import Bottleneck, LoadReport, Machine
-from mynah.sim.load.scenario import BUILT_IN, Behaviour, Scenario, check, load_scenario
+from mynah.sim.load.record import Bottleneck, Check, LoadReport, Machine
+from mynah.sim.load.scenario import BUILT_IN, CHANGED, Behaviour, Scenario, check, load_scenario, replaced
 from mynah.wire.messages import ListenMode
 
 EXIT_PASSED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
@@ -30,6 +35,15 @@ EXIT_PASSED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 TALK_HOLD_S: Final = 20.0
 """A built-in step that people talk in is held so long at least, unless told otherwise: turns take some 10 s, and
 answers that never come are to be missed within the step, after 15 s."""
+
+ASK_TIMEOUT_S: Final = 10.0
+"""What ``--check`` gives the OTA address: the time after which a device of the test gives up."""
+
+ADDRESS: Final = "address"
+"""Name of the check that tells which address the others are about."""
+
+_ASKING: Final = identity_of(0xFF_FFFF, 0)
+"""Who asks the OTA address for ``--check``; it never connects."""
 
 _ADVICE: Final = {
     Bottleneck.NONE: "nothing was exhausted: go on with --devices and a larger number",
@@ -96,6 +110,7 @@ def main(options: LoadtestOptions) -> int:
             "http://host:8003/xiaozhi/ota/"
         )
     scenario = scenario_of(options)
+    changed = replaced(scenario, load_scenario(options.scenario))
     if options.check:
         return _look(options, scenario, console)
     folder = _folder(options.report, "loadtest")
@@ -103,6 +118,7 @@ def main(options: LoadtestOptions) -> int:
         _try_to_write(folder)
     with shown(Console(stderr=True, highlight=False, soft_wrap=True, quiet=options.json)) as on_progress:
         made = run(options.url, scenario, _load_options(options), on_progress)
+    made = msgspec.structs.replace(made, changed=changed)
     # What was measured is told first: whatever keeps the report from being written then, it is not lost.
     if options.json:
         sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
@@ -127,7 +143,7 @@ def _is_address(url: str) -> bool:
 
 
 def scenario_of(options: LoadtestOptions) -> Scenario:
-    """Return the scenario with what the command line says otherwise. Raises ConfigError."""
+    """Return the scenario with what the command line says otherwise, which its name then tells. Raises ConfigError."""
     scenario = load_scenario(options.scenario)
     changed = {
         "behaviour": options.behaviour,
@@ -141,7 +157,11 @@ def scenario_of(options: LoadtestOptions) -> Scenario:
     talks = options.behaviour in {Behaviour.TALK, Behaviour.MIXED}
     if talks and options.duration_s is None and options.scenario in BUILT_IN:  # a file means what it says
         wanted["hold_s"] = max(scenario.hold_s, TALK_HOLD_S)
-    return check(msgspec.structs.replace(scenario, **wanted))
+    made = check(msgspec.structs.replace(scenario, **wanted))
+    if replaced(made, scenario):
+        name = (scenario.name or Scenario().name).removesuffix(CHANGED) + CHANGED
+        made = msgspec.structs.replace(made, name=name)
+    return made
 
 
 def _steps(options: LoadtestOptions, scenario: Scenario) -> tuple[int, ...] | None:
@@ -215,12 +235,53 @@ def _try_to_write(folder: Path) -> None:
 
 def _look(options: LoadtestOptions, scenario: Scenario, console: Console) -> int:
     """Say whether the machine is up to it. Returns 1 when it is not."""
-    found = look(options.url, scenario, _load_options(options))
+    target, told = _named_by_ota(options)
+    wanted = msgspec.structs.replace(_load_options(options), server_pid=_server(options, target))
+    found = look(target, scenario, wanted)
+    found = msgspec.structs.replace(found, checks=[*told, *found.checks])
     if options.json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
         console.print(checks_table(found))
     return EXIT_FAILED if any(one.fatal and not one.ok for one in found.checks) else EXIT_PASSED
+
+
+def _named_by_ota(options: LoadtestOptions) -> tuple[str, list[Check]]:
+    """Return the address that devices are sent to, which the checks are to be about, and a line that says which.
+
+    That is the server's WebSocket address; the OTA address itself where it does not tell one.
+    """
+    if urlsplit(options.url).scheme not in {"http", "https"}:
+        return options.url, []
+    ota = without_credentials(options.url)
+    try:
+        reply = asyncio.run(
+            fetch_reply(options.url, _ASKING, timeout_s=ASK_TIMEOUT_S, verify_tls=not options.insecure)
+        )
+        found: Endpoint | str = read_reply(reply)
+    except ConnectError as error:
+        found = str(error).replace(options.url, ota)
+    told = Check(name=ADDRESS, ok=True, found="", wanted="the WebSocket address that devices are sent to")
+    if isinstance(found, Endpoint):
+        named = f"{without_credentials(found.url)}, as {ota} says"
+        return found.url, [msgspec.structs.replace(told, found=named)]
+    told = msgspec.structs.replace(
+        told,
+        ok=False,
+        found=f"only {ota}, so the checks are about the way there: {found}",
+        remedy="start the server before the check, or give its WebSocket address",
+    )
+    return options.url, [told]
+
+
+def _server(options: LoadtestOptions, target: str) -> int | None:
+    """Return the server's process, where it can be seen; behind a proxy of this machine it is who answers OTA."""
+    if options.pid is not None:
+        return options.pid
+    found = find_server(target)
+    if found is None and target != options.url and sources.is_on_this_machine(target):
+        found = find_server(options.url)
+    return found
 
 
 def checks_table(found: Machine) -> Table:

@@ -125,7 +125,7 @@ class Crowd:
     def settle(self) -> Tally:
         """Return what has been counted in this step, replies that are going on or waited for included."""
         now = time.monotonic()
-        self.tally.waits = []
+        self.tally.waits, self.tally.silences = [], []
         for device in self._devices:
             device.judge()
             if device.talker is not None:

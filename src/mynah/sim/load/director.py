@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 import uvloop
 
-from mynah import __version__
+from mynah import __version__, resources
 from mynah.errors import MynahError
 from mynah.sim.device import SimulatedDevice
 from mynah.sim.discovery import fetch_reply
@@ -262,7 +262,7 @@ class Director:
 
     def _plans(self) -> list[Plan]:
         options, scenario = self._options, self._scenario
-        processes = options.processes or processes_for(self._most, machine.usable_cores(), _descriptors())
+        processes = options.processes or processes_for(self._most, resources.whole_cores(), _descriptors())
         addresses = tuple(sources.source_addresses(self._server, ports_for(scenario)))
         return [
             Plan(
@@ -414,7 +414,7 @@ class Director:
 
 def _descriptors() -> int:
     """Return how many file descriptors a process with devices may have."""
-    return machine.raise_descriptor_limit()
+    return resources.raise_descriptor_limit()
 
 
 def _family() -> int:

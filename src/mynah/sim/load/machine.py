@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -16,8 +15,9 @@ from typing import Final
 import msgspec
 import psutil
 
+from mynah import resources
 from mynah.errors import ConfigError
-from mynah.sim.load import cgroup, processes, sources
+from mynah.sim.load import processes, sources
 from mynah.sim.load.record import Check, Machine
 
 DESCRIPTOR_RESERVE: Final = 200
@@ -97,7 +97,7 @@ def look(
     minute; None: one per device. ``server_pid`` None: it is looked for. Raises ConfigError when ``target`` is no
     address.
     """
-    raise_descriptor_limit()
+    resources.raise_descriptor_limit()
     facts = read_facts(
         target,
         devices,
@@ -107,43 +107,15 @@ def look(
         server_pid=server_pid,
         watch_s=watch_s,
     )
-    limits = cgroup.limits()
-    total = int(psutil.virtual_memory().total)
+    limits = resources.limits()
     return Machine(
         cpu=_cpu_name(),
-        cores=usable_cores(limits),
-        memory=min(total, limits.memory or total),
+        cores=resources.whole_cores(limits),
+        memory=resources.memory_limit(limits),
         system=_system(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         checks=examine(facts),
     )
-
-
-def raise_descriptor_limit() -> int:
-    """Raise this process's limit of open files as far as it may; return it. Processes that it starts inherit it."""
-    if sys.platform == "win32":
-        return 1 << 20  # sockets are not files there
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard
-    if hard == resource.RLIM_INFINITY:
-        wanted = 1 << 20
-        if sys.platform == "darwin":
-            wanted = os.sysconf("SC_OPEN_MAX") if soft == resource.RLIM_INFINITY else max(soft, 10_240)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):
-            return soft  # macOS has a limit of its own below the one it tells
-    return wanted
-
-
-def usable_cores(limits: cgroup.Limits | None = None) -> int:
-    """Return how many whole cores this process may use: those it is bound to, and the quota of its container."""
-    limits = cgroup.limits() if limits is None else limits
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(bound, int(limits.cores) if limits.cores is not None else bound))
 
 
 # ---------------------------------------------------------------- facts
@@ -163,8 +135,8 @@ def read_facts(
     """Read what `examine` judges. ``root`` is where ``/proc`` and ``/sys`` are looked for."""
     pid = server_pid if server_pid is not None else processes.find_server(target)
     taken = connections if connections is not None else devices
-    limits = cgroup.limits(root)
-    left, available = cgroup.memory_left(limits), int(psutil.virtual_memory().available)
+    limits = resources.limits(root)
+    left, available = resources.memory_left(limits), int(psutil.virtual_memory().available)
     swap = psutil.swap_memory()
     kernel, filter_ = root / "proc/sys/net", root / "proc/sys/net/netfilter"
     conntrack_max = _number(filter_ / "nf_conntrack_max")
@@ -176,8 +148,8 @@ def read_facts(
         connects_per_s=connects_per_s,
         server_here=pid is not None or sources.is_on_this_machine(target),
         server_pid=pid,
-        cores=usable_cores(limits),
-        descriptors=raise_descriptor_limit(),
+        cores=resources.whole_cores(limits),
+        descriptors=resources.raise_descriptor_limit(),
         server_descriptors=processes.descriptor_limit(pid) if pid is not None else None,
         ports=sources.local_ports(),
         addresses=len(sources.source_addresses(target, taken)),

@@ -16,7 +16,8 @@ from typing import Final
 import msgspec
 import psutil
 
-from mynah.sim.load import cgroup, machine, processes
+from mynah import resources
+from mynah.sim.load import machine, processes
 from mynah.sim.load.processes import find_server
 from mynah.sim.load.record import Sample, Usage, Warned
 
@@ -152,9 +153,9 @@ class Monitor:
         self.warnings: list[Warned] = []
         self._generator_pids = generator_pids
         self._find = find
-        self._limits = cgroup.limits()
-        self.cores = machine.usable_cores(self._limits)
-        self._memory = self._memory_total()
+        self._limits = resources.limits()
+        self.cores = resources.whole_cores(self._limits)
+        self._memory = resources.memory_limit(self._limits)
         self._server, self._generator = _Group(), _Group()
         self._children: set[int] = set()
         self._family_due = 0.0
@@ -269,15 +270,11 @@ class Monitor:
 
     def _machine_s(self) -> float:
         """A container with a quota is a machine of its own: what goes on beside it is not seen."""
-        used_s = cgroup.cpu_used_s(self._limits)
+        used_s = resources.cpu_used_s(self._limits)
         return machine.busy_seconds() if used_s is None else used_s
 
-    def _memory_total(self) -> int:
-        total = int(psutil.virtual_memory().total)
-        return min(total, self._limits.memory or total)
-
     def _memory_available(self) -> int:
-        available, left = int(psutil.virtual_memory().available), cgroup.memory_left(self._limits)
+        available, left = int(psutil.virtual_memory().available), resources.memory_left(self._limits)
         return available if left is None else min(available, left)
 
     def _look_for_others(self, at_s: float) -> None:

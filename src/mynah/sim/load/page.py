@@ -26,6 +26,7 @@ from mynah.sim.load.markup import (
 )
 from mynah.sim.load.page_charts import charts
 from mynah.sim.load.record import Bottleneck, Distribution, LoadReport, Machine, Outcomes, Stage, Step, Usage
+from mynah.sim.load.scenario import CHANGED
 from mynah.sim.load.units import NOTHING, Unit, show
 from mynah.sim.load.words import Words, counted, same, words
 
@@ -52,7 +53,7 @@ def _parts(report: LoadReport) -> Iterator[str]:
         for name, value in (
             ("target", report.target),
             ("started", report.started),
-            ("scenario", str(report.scenario.get("name", ""))),
+            ("scenario", _scenario(report)),
             ("version", report.version),
         )
         if value
@@ -126,6 +127,19 @@ def _crowd(devices: int, talkers: int) -> Words:
     return words("crowd_talking", crowd=size, talkers=f"{talkers:,}") if talkers else size
 
 
+def _scenario(report: LoadReport) -> Words | str:
+    """Return the name of what was run; one that the command line has changed is told with what was changed."""
+    if not report.scenario:
+        return ""
+    name = str(report.scenario.get("name") or "")
+    if not report.changed:
+        return name or words("scenario_custom")
+    # The page says that it was changed in its reader's language, and what.
+    known = name.removesuffix(CHANGED)
+    base = same(known) if known else words("scenario_custom")
+    return words("scenario_changed", name=base, keys=", ".join(list(report.changed)[:MAX_KINDS]))
+
+
 def _verdict(report: LoadReport) -> Iterator[str]:
     style, text = verdict(report)
     sign = {"good": "✔", "bad": "✘", "hint": "■"}[style]
@@ -183,15 +197,16 @@ def _steps(steps: list[Step]) -> str:
         "first_audio_p95",
         "late",
         "dry",
+        "unanswered",
+        "pending",
         "lost",
         "busy",
         "hung_up",
     ]
     if not talked:
         head = [name for name in head if name not in {"talkers", "turns", "late", "dry"}]
-    head = [
-        name for name in head if name not in {"busy", "hung_up"} or any(getattr(step, name) for step in steps)
-    ]
+    rare = {"unanswered", "pending", "busy", "hung_up"}
+    head = [name for name in head if name not in rare or any(getattr(step, name) for step in steps)]
     if not timed:
         head = [name for name in head if not name.startswith("first_audio")]
     rows = []
@@ -224,6 +239,8 @@ def _step_cells(step: Step) -> dict[str, Words | str]:
         "first_audio_p95": _time(step, Stage.FIRST_AUDIO, "p95"),
         "late": packets(frames.late, frames.late_share),
         "dry": packets(frames.dry, frames.dry / frames.received if frames.received else 0.0),
+        "unanswered": show(step.unanswered, Unit.COUNT),
+        "pending": show(step.pending, Unit.COUNT),
         "lost": show(step.lost, Unit.COUNT),
         "busy": show(step.busy, Unit.COUNT),
         "hung_up": show(step.hung_up, Unit.COUNT),
@@ -417,7 +434,8 @@ def _again(report: LoadReport) -> Iterator[str]:
         plain = msgspec.to_builtins(report.scenario)
         yield code(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     yield heading(words("terms"))
-    terms = ("first_audio", "talker", "late", "dry", "overflow", "busy", "hung_up", "jitter", "lag", "memory")
+    terms = ["first_audio", "talker", "unanswered", "pending", "late", "dry", "overflow"]
+    terms += ["busy", "hung_up", "jitter", "lag", "memory"]
     yield facts((words(f"term_{name}"), words(f"term_{name}_is")) for name in terms)
     yield paragraph(words("data_format", n=str(report.format)), "soft")
 

@@ -130,7 +130,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     connections: Outcomes = Outcomes()
     """Connections with their hello, those of the ramp and reconnections."""
     turns: Outcomes = Outcomes()
-    """Turns that ended while the step was held; one succeeds with ``stt``, audio and ``tts stop``."""
+    """Turns that ended while the step was held, and those `unanswered` at its end; one succeeds with ``stt``, audio and
+    ``tts stop``."""
+    unanswered: int = 0
+    """Turns that had not ended with the step, and for which nothing had come for so long that it counts as a failure,
+    though `answer_timeout_s` was not over: more than 2 s, and more than twice the time in which 95 % of the step's
+    answers began. Before an answer that is the wait for its first audio; in its midst the silence after all that the
+    device can have had to play."""
+    pending: int = 0
+    """Turns whose first audio had been waited for when the step ended, and not for as long as that: nobody knows what
+    would have become of them, so they count neither way."""
     lost: int = 0
     """Connections that ended against the device's will."""
     hung_up: int = 0
@@ -242,7 +251,10 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     """Address, without credentials."""
     scenario: dict[str, Any] = {}
-    """As it was run, all defaults filled in."""
+    """As it was run, all defaults filled in. Its name ends in ``, changed`` where the command line said otherwise."""
+    changed: dict[str, Any] = {}
+    """What the scenario of that name says instead, by key: the values in ``scenario`` are those of the command line,
+    and what follows from them."""
     machine: Machine = Machine()
     steps: list[Step] = []
     samples: list[Sample] = []

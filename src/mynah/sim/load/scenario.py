@@ -7,13 +7,16 @@ import itertools
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from mynah.config.layers import KeyPath, Layer, dotted, read_yaml
 from mynah.errors import ConfigError
 from mynah.wire.messages import ListenMode
+
+CHANGED: Final = ", changed"
+"""Ends the name of a scenario that the command line has changed."""
 
 
 class Behaviour(StrEnum):
@@ -88,6 +91,15 @@ _RAMP: Final = (100, 500, 1000, 2000, 5000, 10_000, 20_000)
 
 def _up_to(devices: int) -> tuple[int, ...]:
     return (*(step for step in _RAMP if step < devices), devices)
+
+
+def replaced(made: Scenario, original: Scenario) -> dict[str, Any]:
+    """Return the values of ``original`` that are others in ``made``, by key, as a report has them; not the names."""
+    return {
+        key: msgspec.to_builtins(getattr(original, key))
+        for key in Scenario.__struct_fields__
+        if key != "name" and getattr(made, key) != getattr(original, key)
+    }
 
 
 BUILT_IN: Final = {

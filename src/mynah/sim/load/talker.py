@@ -31,12 +31,17 @@ RELEASED: Final = 3
 TAIL: Final = 16
 """Packets of noise at the end of a recording, about a second, which are repeated for who has to wait."""
 
+BUFFERED_S: Final = 2.4
+"""A device may still have so much to play after the last packet: 40 of them."""
+
 NO_ANSWER: Final = "no answer"
 NO_AUDIO: Final = "answer without audio"
 NO_TRANSCRIPT: Final = "answer without stt"
 EARLY: Final = "answered before the end of the question"
 STALLED: Final = "answer without end"
-TURN_ERRORS: Final = frozenset({NO_ANSWER, NO_AUDIO, NO_TRANSCRIPT, EARLY, STALLED})
+UNANSWERED: Final = "no answer by the end of the step"
+"""The wait was too long for this step, though the time for an answer was not over; see `mynah.sim.load.tally`."""
+TURN_ERRORS: Final = frozenset({NO_ANSWER, NO_AUDIO, NO_TRANSCRIPT, EARLY, STALLED, UNANSWERED})
 """All kinds of failures of turns."""
 
 
@@ -190,18 +195,22 @@ class Talker:
     # ------------------------------------------------------------ the end of a step
 
     def settle(self, now: float) -> None:
-        """Note how long the first audio of an answer has been waited for that is still to come.
+        """Note how long the first audio of an answer, or more of it, has been waited for that is still to come.
 
         A turn that has waited for longer than an answer may take has failed.
         """
-        if not self._counts or self._audio_at or self.doing not in {Doing.WAITING, Doing.HEARING}:
+        if not self._counts or self.doing not in {Doing.WAITING, Doing.HEARING}:
             return
-        waited_s = now - self._asked_at
-        if waited_s > self._script.scenario.answer_timeout_s:
-            self._finish(NO_AUDIO if self.doing is Doing.HEARING else NO_ANSWER)
-            return
-        self._time_transcript()
-        self._device.tally.waits.append(waited_s * 1000)
+        patience_s = self._script.scenario.answer_timeout_s
+        waited_s = now - (self._deadline - patience_s)  # since the end of the question, or the last packet
+        if waited_s > patience_s:
+            nothing = NO_AUDIO if self.doing is Doing.HEARING else NO_ANSWER
+            self._finish(STALLED if self._audio_at else nothing)
+        elif self._audio_at:
+            self._device.tally.silences.append(max(0.0, waited_s - BUFFERED_S) * 1000)
+        else:
+            self._time_transcript()
+            self._device.tally.waits.append(waited_s * 1000)
 
     # ------------------------------------------------------------ inside
 

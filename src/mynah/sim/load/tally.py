@@ -8,10 +8,17 @@ import msgspec
 
 from mynah.sim.load.histogram import Histogram
 from mynah.sim.load.record import Frames, Outcomes, Stage, Step
-from mynah.sim.load.talker import TURN_ERRORS
+from mynah.sim.load.talker import TURN_ERRORS, UNANSWERED
 
 MAX_KINDS: Final = 50
 """Kinds of errors that are told apart: a server may close with 64 k different codes. What is beyond is ``other``."""
+
+OVERDUE: Final = 2.0
+"""How many times longer than 95 % of the answers took to begin one is waited for until it counts as unanswered: where
+answers take 4 s, a wait of 5 s is none."""
+
+OVERDUE_LEAST_MS: Final = 2000.0
+"""No shorter wait is unanswered, however fast the other answers were: a hiccup is not."""
 
 _CONNECTING: Final = (Stage.OTA, Stage.CONNECT, Stage.HELLO)
 
@@ -49,6 +56,9 @@ class Tally(msgspec.Struct, kw_only=True):
     waits: list[float] = []
     """How long talkers have been waiting for the first audio of an answer, in ms, when the step was settled: one for
     each at most."""
+    silences: list[float] = []
+    """How long devices had had nothing more to play of an answer that has not ended, in ms, when the step was settled:
+    one for each talker at most."""
     jitter: Histogram = msgspec.field(default_factory=Histogram)
     """In ms."""
     lag: Histogram = msgspec.field(default_factory=Histogram)
@@ -65,7 +75,7 @@ class Tally(msgspec.Struct, kw_only=True):
             setattr(self, name, getattr(fresh, name))
         self.jitter, self.lag = Histogram(), Histogram()
         self.times = {stage: times for stage, times in self.times.items() if stage in _CONNECTING}
-        self.waits = []
+        self.waits, self.silences = [], []
         self.errors = {kind: count for kind, count in self.errors.items() if kind not in TURN_ERRORS}
         self.faults = {}
         self.held = True
@@ -104,6 +114,7 @@ class Tally(msgspec.Struct, kw_only=True):
         for stage, times in other.times.items():
             self.times.setdefault(stage, Histogram()).merge(times)
         self.waits += other.waits
+        self.silences += other.silences
         self.jitter.merge(other.jitter)
         self.lag.merge(other.lag)
         for kind, count in other.errors.items():
@@ -117,12 +128,20 @@ class Tally(msgspec.Struct, kw_only=True):
         Of the first audio that talkers were still waiting for, the waits longer than the p95 of those that came count
         as well, each as long as it was: they are among the slowest, however long they would have become. Shorter ones
         say nothing. So answers that hang until after the end of the step are not left out of its figures.
+
+        Turns that have waited too long in the light of the others have failed (`Step.unanswered`): a step that is held
+        for less than an answer may take would not see that they do. The others who wait for an answer are pending.
         """
+        overdue_ms = self._overdue_ms()
+        unanswered = sum(wait > overdue_ms for wait in (*self.waits, *self.silences))
+        errors = {**self.errors, UNANSWERED: unanswered} if unanswered else self.errors
         return msgspec.structs.replace(
             step,
             connected=self.connected,
             connections=Outcomes(attempted=self.attempted, succeeded=self.succeeded),
-            turns=Outcomes(attempted=self.turns, succeeded=self.answered),
+            turns=Outcomes(attempted=self.turns + unanswered, succeeded=self.answered),
+            unanswered=unanswered,
+            pending=sum(wait <= overdue_ms for wait in self.waits),
             lost=self.lost,
             hung_up=self.hung_up,
             busy=self.busy,
@@ -137,9 +156,14 @@ class Tally(msgspec.Struct, kw_only=True):
             ),
             jitter=self.jitter.distribution(),
             lag=self.lag.distribution(),
-            errors=dict(sorted(self.errors.items(), key=lambda item: (-item[1], item[0]))),
+            errors=dict(sorted(errors.items(), key=lambda item: (-item[1], item[0]))),
             faults=dict(sorted(self.faults.items())),
         )
+
+    def _overdue_ms(self) -> float:
+        """Return how long a turn may have waited at the end of a step without being unanswered."""
+        known = self.times.get(Stage.FIRST_AUDIO)
+        return max(OVERDUE_LEAST_MS, OVERDUE * known.distribution().p95 if known is not None else 0.0)
 
     def _timed(self, stage: Stage) -> Histogram:
         """Return the times of a stage, with the waits that belong to them."""

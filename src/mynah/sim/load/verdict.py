@@ -61,6 +61,7 @@ PORT_ERRORS: Final = frozenset({"no local port left"})
 DESCRIPTOR_ERRORS: Final = frozenset({"no file descriptor left"})
 ANSWER_ERRORS: Final = frozenset({
     "no answer", "answer without audio", "answer without stt", "answer without end",
+    "no answer by the end of the step",
 })  # fmt: skip
 """Kinds of failure as `mynah.sim.load.device`, ``dial`` and ``talker`` name them."""
 
@@ -421,7 +422,8 @@ def _crowded(view: _View) -> tuple[Bottleneck, str] | None:
 def _waiting(step: Step, view: _View) -> tuple[Bottleneck, str]:
     """Explain a step that failed while nothing was exhausted."""
     failing = sum(step.errors.get(kind, 0) for kind in ANSWER_ERRORS)
-    slow = any(reason.startswith(("first audio", "turns")) for reason in step.reasons)
+    signs = ("first audio", "turns") if step.turns.attempted else ("first audio",)  # held too short
+    slow = any(reason.startswith(signs) for reason in step.reasons)
     connects = any(reason.startswith(("connect", "hello")) for reason in step.reasons)
     if view.server is None:
         return Bottleneck.UNKNOWN, (

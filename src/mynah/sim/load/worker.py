@@ -17,9 +17,9 @@ import msgspec
 import uvloop
 
 from mynah.errors import WireError
+from mynah.resources import raise_descriptor_limit
 from mynah.sim.load.crowd import Crowd
 from mynah.sim.load.dial import Dialer, Plan
-from mynah.sim.load.machine import raise_descriptor_limit
 from mynah.sim.load.stock import Recording
 from mynah.sim.load.tally import Tally
 
