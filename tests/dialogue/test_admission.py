@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mynah.dialogue import admission as admission_module
 from mynah.dialogue.admission import (
     FULL_CALM_S,
     FULL_RANK,
     GOING_ON_S,
+    MAX_SOURCES,
     TENSE_AT_ONCE,
     TENSE_CALM_S,
     TENSE_PER_S,
@@ -18,6 +20,7 @@ from mynah.dialogue.admission import (
     Admission,
     Bounds,
     Level,
+    Places,
     Relay,
     Signal,
     Signals,
@@ -229,10 +232,71 @@ def test_tense_lets_new_ones_in_the_more_slowly_the_nearer_it_is_to_full(lag_s: 
     made = admission()
     Clock(made).see(Signals(lag_s=lag_s), times=WINDOW)
     assert made.level is Level.TENSE
-    taken = [made.admits(2000.0 + number / 100, 0.0) for number in range(1000)]  # 100 a second come, for 10 s
+    # 100 a second come, for 10 s, each from an address of its own.
+    taken = [made.admits(2000.0 + number / 100, 0.0, str(number).__str__) for number in range(1000)]
     assert sum(taken) == pytest.approx(TENSE_AT_ONCE + 10 * TENSE_PER_S * share, abs=2)
     assert all(taken[: int(TENSE_AT_ONCE)])
     assert made.admits(2010.0, 2000.0), "who is talking already is not asked to wait"
+
+
+def test_one_address_that_asks_all_the_time_keeps_nobody_out() -> None:
+    made = admission()
+    Clock(made).see(HASTY, times=WINDOW)
+    greedy = admitted = 0
+    for number in range(1000):  # 10 s
+        now = 2000.0 + number / 100
+        greedy += made.admits(now, 0.0, lambda: "203.0.113.66")
+        if number % 25 == 24:  # meanwhile four others a second
+            admitted += made.admits(now, 0.0, f"192.0.2.{number // 25}".__str__)
+    assert admitted == 40
+    assert greedy > 10, "it is not kept out either"
+
+
+def test_one_address_alone_has_as_many_places_in_the_long_run_as_many_have() -> None:
+    """A site whose devices share one address is not slowed down."""
+    places = Places()
+    taken = [places.take(2000.0 + number / 100, TENSE_PER_S, "site") for number in range(3000)]
+    assert sum(taken) == pytest.approx(30 * TENSE_PER_S, abs=TENSE_AT_ONCE)
+    assert taken[:6] == [True] * 5 + [False], "but not all of them in the same moment"
+
+
+def test_addresses_that_ask_for_more_than_there_is_get_the_same() -> None:
+    places = Places()
+    got = dict.fromkeys(("a", "b", "c", "d"), 0)
+    for number in range(2000):
+        for source in got:  # "a" is always the first to ask
+            got[source] += places.take(2000.0 + number / 100, TENSE_PER_S, source)
+    assert max(got.values()) - min(got.values()) <= 3
+    assert sum(got.values()) == pytest.approx(20 * TENSE_PER_S, abs=TENSE_AT_ONCE)
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 200)), max_size=150), st.floats(0, TENSE_PER_S))
+def test_there_are_never_more_places_than_there_are(asked: list[tuple[float, int]], per_s: float) -> None:
+    places, begin = Places(), 2000.0
+    places.take(begin, per_s, "first")
+    taken, now = 1, begin
+    for pause, source in asked:
+        now += pause
+        taken += places.take(now, per_s, str(source))
+        assert taken <= TENSE_AT_ONCE + (now - begin) * per_s + 1e-6
+        assert len(places._taken) <= MAX_SOURCES
+
+
+def test_only_so_many_addresses_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "MAX_SOURCES", 3)
+    places = Places()
+    taken = [places.take(2000.0, 0.0, source) for source in ("a", "a", "b", "b", "c", "d")]
+    assert all(taken)
+    assert set(places._taken) == {"a", "b", "d"}, "the one that has fewest is forgotten"
+
+
+def test_nobody_is_asked_for_an_address_where_there_is_room() -> None:
+    def source() -> str:
+        raise AssertionError("that costs something")
+
+    assert admission().admits(2000.0, 0.0, source)
+    assert full().admits(2000.0, 1999.0, source)
+    assert not full().admits(2000.0, 0.0, source)
 
 
 @given(st.lists(st.booleans(), max_size=50))

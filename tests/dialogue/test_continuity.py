@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from mynah.dialogue.admission import GOING_ON_S
 from mynah.dialogue.continuity import Conversations, Kept
 from mynah.providers.base import ChatMessage, Role
 
@@ -15,19 +16,68 @@ DEVICE = "02:00:00:00:00:01"
 OTHER = "02:00:00:00:00:02"
 
 
-def test_when_a_device_last_talked_is_known_while_its_conversation_is() -> None:
-    clock = Clock()
-    conversations = make(clock)
+@pytest.mark.parametrize("resume_s", [RESUME_S, 0.0])
+@pytest.mark.parametrize("words", ["hello", ""])
+def test_when_a_device_last_talked_is_known_whatever_else_is_kept(resume_s: float, words: str) -> None:
+    """Also when it was cut off in its first sentence, or begins anew with every connection."""
+    conversations = make(resume_s=resume_s)
     assert conversations.talked_at(DEVICE) == 0.0
     kept = conversations.join(DEVICE)
-    kept.talked_at = 7.0
-    assert conversations.talked_at(DEVICE) == 7.0
-    say(kept, "hello")
+    conversations.heard(DEVICE, kept, 7.0)
+    assert (kept.talked_at, conversations.talked_at(DEVICE)) == (7.0, 7.0)
+    if words:
+        say(kept, words)
     conversations.leave(DEVICE)
     assert (conversations.talked_at(DEVICE), conversations.talked_at(OTHER)) == (7.0, 0.0)
-    clock.now += RESUME_S + 1
-    conversations.expire()
-    assert conversations.talked_at(DEVICE) == 0.0
+    assert len(conversations) == (1 if words and resume_s else 0)
+    assert conversations.join(DEVICE).talked_at == 7.0
+    conversations.heard(OTHER, conversations.join(OTHER), 7.0 + GOING_ON_S)
+    conversations.leave(DEVICE)
+    assert DEVICE not in conversations._talked, "it is of no use any more"
+
+
+def test_a_reply_counts_only_where_somebody_was_heard() -> None:
+    conversations = make()
+    kept = conversations.join(DEVICE)
+    conversations.replied(DEVICE, kept, 5.0)
+    assert conversations.talked_at(DEVICE) == 0.0, "an announcement, or an abort of nothing"
+    conversations.heard(DEVICE, kept, 7.0)
+    conversations.replied(DEVICE, kept, 9.0)
+    conversations.replied(DEVICE, kept, 11.0)
+    assert conversations.talked_at(DEVICE) == 9.0
+
+
+def test_of_those_who_talked_only_so_many_are_known() -> None:
+    conversations = make(max_talked=2)
+    for number, device in enumerate("abac", 1):
+        conversations.heard(device, conversations.join(device), float(number))
+        conversations.leave(device)
+    assert [conversations.talked_at(device) for device in "abc"] == [3.0, 0.0, 4.0]
+
+
+def test_who_is_connected_does_not_depend_on_that() -> None:
+    conversations = make(max_talked=1)
+    kept = conversations.join(DEVICE)
+    conversations.heard(DEVICE, kept, 1.0)
+    conversations.heard(OTHER, conversations.join(OTHER), 2.0)
+    assert kept.talked_at == conversations.talked_at(DEVICE) == 1.0
+
+
+def test_another_owner_goes_on_with_nothing() -> None:
+    conversations = make()
+    conversations.heard(DEVICE, conversations.join(DEVICE), 7.0)
+    conversations.leave(DEVICE)
+    conversations.forget(DEVICE)
+    assert conversations.join(DEVICE).talked_at == 0.0
+
+
+@pytest.mark.parametrize("device_id", ["anonymous-7f0012345678", ""])
+def test_who_tells_no_name_talks_for_one_connection(device_id: str) -> None:
+    conversations = make()
+    kept = conversations.join(device_id)
+    conversations.heard(device_id, kept, 7.0)
+    assert kept.talked_at == 7.0
+    assert conversations.talked_at(device_id) == conversations.join(device_id).talked_at == 0.0
 
 
 class Clock:

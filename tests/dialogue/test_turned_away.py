@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from mynah.dialogue.admission import GOING_ON_S, MAX_TOLD, Admission, Level
+from mynah.dialogue.continuity import Conversations
 from mynah.dialogue.services import Services
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
@@ -249,6 +251,91 @@ def test_who_lost_the_connection_in_mid_conversation_goes_on() -> None:
         stage.recorder.closed -= 1
 
     play(act, "en", full=False)
+
+
+async def comes_back(stage: Stage) -> bool:
+    """Lose the connection on a server that gets full, come back, and return whether one may talk."""
+    fill(stage.services)
+    stage.link.closed = True
+    stage.session.on_closed()
+    link = Link()
+    again = link.session = Session(link, stage.services, DEVICE_ID)
+    again.on_message(AUTO)
+    await stage.settle(0.3)
+    heard = again.phase is Phase.LISTENING
+    assert heard is (f"say:{BUSY['en']}" not in link.story)
+    link.closed = True
+    again.on_closed()
+    stage.recorder.opened -= 1
+    stage.recorder.closed -= 1
+    return heard
+
+
+def began(stage: Stage, resume_s: float) -> None:
+    """Begin anew on a server that keeps conversations for so long."""
+    time = asyncio.get_running_loop().time
+    conversations = Conversations(4000, "en", resume_s, time)
+    stage.session.on_closed()
+    stage.recorder.opened -= 1
+    stage.recorder.closed -= 1
+    stage.services = msgspec.structs.replace(stage.services, conversations=conversations)
+    stage.session = stage.link.session = Session(stage.link, stage.services, DEVICE_ID)
+
+
+@pytest.mark.parametrize("resume_s", [1800.0, 0.0])
+@pytest.mark.parametrize("by", ["voice", "wake word", "recognised"])
+def test_who_was_cut_off_in_the_first_sentence_goes_on(by: str, resume_s: float) -> None:
+    async def act(stage: Stage) -> None:
+        began(stage, resume_s)
+        if by == "wake word":
+            stage.session.on_message(Listen("detect", text="hey mynah"))
+        else:
+            stage.session.on_message(AUTO)
+            await stage.stream((HUSH, 5), (VOICE, 15))
+        if by == "recognised":
+            await stage.stream((HUSH, 5))
+        assert await comes_back(stage)
+
+    play(act, "en", full=False)
+
+
+@pytest.mark.parametrize("then", [None, Listen("stop"), Abort(), "announcement"])
+def test_who_only_opens_the_microphone_has_said_nothing(then: Listen | Abort | str | None) -> None:
+    """Else a place could be held by a stranger who never says a word."""
+
+    async def act(stage: Stage) -> None:
+        stage.session.on_message(AUTO)
+        await stage.stream((HUSH, 20))
+        if isinstance(then, str):
+            stage.session.say("Dinner!")
+            await stage.settle(10)
+        elif then is not None:
+            stage.session.on_message(then)
+            await stage.settle(1)
+            stage.session.on_message(Abort())
+        assert not await comes_back(stage)
+
+    play(act, "en", full=False)
+
+
+def test_a_long_answer_keeps_the_conversation_going() -> None:
+    async def act(stage: Stage) -> None:
+        stage.script.speech_s = GOING_ON_S
+        stage.session.on_message(Listen("detect", text="tell me a story"))
+        await stage.settle(2.5 * GOING_ON_S)
+        assert stage.session.phase is Phase.IDLE
+        assert await comes_back(stage)
+
+    play(act, "en", full=False)
+
+
+def test_a_guest_who_turns_out_to_be_somebody_is_none() -> None:
+    async def act(stage: Stage) -> None:
+        stage.session.identify("02:00:00:00:00:07")
+        stage.session.on_message(AUTO)
+        assert stage.session.phase is Phase.LISTENING
+
+    assert play(act, "en", guest=True, full=False).link.story == []
 
 
 def test_a_guest_is_told_whatever_the_load() -> None:

@@ -42,6 +42,14 @@ def test_who_was_here_is_known() -> None:
     assert not owners.knows(OTHER)
 
 
+def test_to_ask_for_a_name_remembers_nothing() -> None:
+    owners = Owners()
+    assert owners.name(LAMP, "a") == LAMP
+    assert not owners.knows(LAMP)
+    assert owners.kept_as(LAMP, "b") == LAMP
+    assert owners.name(LAMP, "a") == owners.kept_as(LAMP, "a") != LAMP
+
+
 def test_only_so_many_are_remembered() -> None:
     owners = Owners(max_devices=2)
     for device in (LAMP, OTHER, LAMP, "02:00:00:00:00:03"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -41,7 +42,10 @@ TENSE_PER_S: Final = 10.0
 so many cannot overrun a server in that time, and when a full server recovers, those who wait do not all come back at
 once. Overflow policy: turned away."""
 TENSE_AT_ONCE: Final = 10.0
-"""Of these, how many may come in the same moment."""
+"""Of these, how many may come in the same moment; half of them from one address."""
+MAX_SOURCES: Final = 64
+"""Addresses whose places are remembered; twenty ask for all there are. Overflow policy: the one that has fewest places
+is forgotten, and may have as many as anybody."""
 
 
 class Level(enum.IntEnum):
@@ -130,6 +134,46 @@ class Relay:
         return self.on
 
 
+class Places:
+    """The places of a tense server, shared out among the addresses that ask for them.
+
+    A place that was taken is free again as time goes by, one after the other, in turn for each address that has any.
+    An address may take as many as it leaves free for others. So one that asks all the time has all of them while
+    nobody else does, and never keeps anybody out. A fixed number for each would slow down every site whose devices
+    share one address.
+    """
+
+    __slots__ = ("_at", "_taken")
+
+    def __init__(self) -> None:
+        self._taken: dict[str, float] = {}
+        self._at = 0.0
+
+    def take(self, now: float, per_s: float, source: str) -> bool:
+        """Take a place for ``source``; False when there is none. ``now`` in seconds, never going back.
+
+        ``per_s``: how many have become free in a second since the last call.
+        """
+        self._give_back((now - self._at) * per_s)
+        self._at = now
+        taken = self._taken.get(source, 0.0) + 1.0
+        if taken > TENSE_AT_ONCE - sum(self._taken.values()):
+            return False
+        if source not in self._taken and len(self._taken) >= MAX_SOURCES:
+            del self._taken[min(self._taken, key=self._taken.__getitem__)]
+        self._taken[source] = taken
+        return True
+
+    def _give_back(self, places: float) -> None:
+        while self._taken and places > 0:
+            fewest, share = min(self._taken.values()), places / len(self._taken)
+            if share < fewest:
+                self._taken = {source: taken - share for source, taken in self._taken.items()}
+                return
+            places -= fewest * len(self._taken)
+            self._taken = {source: taken - fewest for source, taken in self._taken.items() if taken > fewest}
+
+
 class Admission:
     """The level of a server, and who may begin a conversation. Used on the event loop only."""
 
@@ -153,8 +197,7 @@ class Admission:
         self._full = Relay(2.0, 1.5, FULL_CALM_S)
         self._no_memory = Relay(2.0, 1.5, FULL_CALM_S)
         self._pressure = 0.0
-        self._places = TENSE_AT_ONCE
-        self._places_at = 0.0
+        self._places = Places()
 
     @property
     def tense(self) -> bool:
@@ -211,10 +254,11 @@ class Admission:
         self.talking += now - before
         return now
 
-    def admits(self, now: float, talked_at: float) -> bool:
+    def admits(self, now: float, talked_at: float, source: Callable[[], str] = lambda: "") -> bool:
         """Return whether a user may begin to talk.
 
-        ``now``: seconds of the sessions' clock; ``talked_at``: when this conversation had its last turn, 0 for never.
+        ``now``: seconds of the sessions' clock; ``talked_at``: when somebody was last heard or answered in this
+        conversation, 0 for never. ``source`` returns the address it counts for; asked only where places are few.
         """
         going_on = talked_at > 0 and now - talked_at < GOING_ON_S
         if going_on or self.level is Level.NORMAL or self.talking < self._thresholds.always:
@@ -222,9 +266,4 @@ class Admission:
         if self.level is Level.FULL:
             return False
         rate = TENSE_PER_S * min(max(2.0 - self._pressure, 0.0), 1.0)
-        self._places = min(self._places + (now - self._places_at) * rate, TENSE_AT_ONCE)
-        self._places_at = now
-        if self._places < 1.0:
-            return False
-        self._places -= 1.0
-        return True
+        return self._places.take(now, rate, source())

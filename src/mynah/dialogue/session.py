@@ -66,8 +66,9 @@ class Session:
     # fmt: off
     __slots__ = (
         "_alerts", "_audio_at", "_events", "_gone", "_guest", "_hearing", "_kept_alive_at", "_link", "_loop",
-        "_machine", "_quiet_since", "_services", "_speaking", "_talker", "_talking", "_tools", "_turned_away",
-        "_typed_at", "_vision", "_wake_audio", "_wake_ms", "_work", "device_id", "greeted", "kept_as", "session_id",
+        "_machine", "_quiet_since", "_services", "_source", "_speaking", "_talker", "_talking", "_tools",
+        "_turned_away", "_typed_at", "_vision", "_wake_audio", "_wake_ms", "_work", "device_id", "greeted",
+        "kept_as", "session_id",
     )
     # fmt: on
 
@@ -79,8 +80,9 @@ class Session:
         vision: Callable[[], VisionAccess] = lambda: NO_VISION,
         kept_as: str = "",
         guest: bool = False,
+        source: Callable[[], str] = lambda: "",
     ) -> None:
-        """``vision`` is asked where the camera's pictures go. A ``guest`` is only told that there is no room."""
+        """``vision``: where pictures go; ``source``: whom it counts for. A ``guest`` only hears there is no room."""
         self.device_id = device_id
         """How the device calls itself, or a made-up name until it does."""
         self.kept_as = kept_as or device_id
@@ -93,7 +95,7 @@ class Session:
         """The hello has been answered: exactly one answer is sent per connection."""
         self._link = link
         self._services = services
-        self._vision = vision
+        self._vision, self._source = vision, source
         self._loop = asyncio.get_running_loop()
         self._machine = turn.TurnMachine(services.settings.policy)
         self._events: deque[events.Event] | None = None
@@ -170,12 +172,11 @@ class Session:
         """Return whether a conversation may begin or go on; where it may not begin, the user is told so."""
         if message.state == "stop" or self._machine.phase is not turn.Phase.IDLE:
             return self._turned_away is None
-        now, kept = self._loop.time(), self._talker.kept
-        if self._guest or not self._services.admission.admits(now, kept.talked_at):
+        admission, talked_at = self._services.admission, self._talker.kept.talked_at
+        if self._guest or not admission.admits(self._loop.time(), talked_at, self._source):
             self._post(events.Closed())  # for everybody else this conversation is over
             self._turned_away = TurnedAway(self._services, self._link, self._talker, message.text, self._work)
             return False
-        kept.talked_at = now
         return True
 
     def on_audio(self, packet: bytes, stamp: int = 0) -> None:
@@ -199,9 +200,9 @@ class Session:
             self._audio_at = self._loop.time()
             ear.push_pcm(pcm, sample_rate)
 
-    def identify(self, device_id: str, kept_as: str = "") -> None:
-        """Take the name that a device told only after it had connected; before its hello."""
-        services, talker = self._services, self._talker
+    def identify(self, device_id: str, kept_as: str = "", guest: bool = False) -> None:
+        """Take the name that a device told only after it had connected; before its hello. ``guest``: as it is now."""
+        services, talker, self._guest = self._services, self._talker, guest
         services.conversations.leave(self.kept_as)
         self.device_id = talker.device_id = device_id
         self.kept_as = kept_as or device_id
@@ -268,11 +269,8 @@ class Session:
             self._post(events.Lull())
         hearing = self._hearing is not None and self._hearing.speaking
         hearing = hearing and now - self._audio_at < SILENT_MICROPHONE_S
-        if (
-            now - self._quiet_since < self._services.settings.no_voice_s
-            or hearing
-            or self._talker.reminders.list()
-        ):
+        recent = now - self._quiet_since < self._services.settings.no_voice_s
+        if recent or hearing or self._talker.reminders.list():
             if now - self._kept_alive_at >= KEEP_ALIVE_S:
                 self._kept_alive_at = now
                 self._link.send(Pong(self.session_id))
@@ -286,6 +284,7 @@ class Session:
     def on_speech_started(self) -> None:
         """The ear hears a voice."""
         self._touch()
+        self._services.conversations.heard(self.kept_as, self._talker.kept, self._loop.time())
         replying = self._machine.phase is turn.Phase.REPLYING
         self._post(events.SpeechStarted())
         if replying and self._machine.phase is turn.Phase.LISTENING and self._hearing is not None:
@@ -344,7 +343,7 @@ class Session:
                 self._replying.start()
             case commands.StopReply():
                 self._touch()
-                self._talker.kept.talked_at = self._loop.time()
+                self._services.conversations.replied(self.kept_as, self._talker.kept, self._loop.time())
                 self._link.send(TtsStop(self.session_id))
             case commands.CancelTurn(_, going_on):
                 self._cancel_turn(going_on)
@@ -367,8 +366,6 @@ class Session:
                 self._replying.hold(hearing.ear, partial(self._judged, number, hold))
             case commands.ResumeReply():
                 self._replying.resume()
-            case _:
-                pass
 
     def _judged(self, number: int, hold: int, judgement: Judgement) -> None:
         if not self._machine.awaits(number, hold):
@@ -493,6 +490,7 @@ class Session:
         self._replying.user_text = self._replying.record.text = words
         kept = self._talker.kept
         kept.language = detect_language(words, default=kept.language)
+        self._services.conversations.heard(self.kept_as, kept, self._loop.time())
         self._link.send(Stt(words, self.session_id))
 
     def _touch(self) -> None:

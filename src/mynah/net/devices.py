@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -17,8 +17,10 @@ from mynah.dialogue.reminders import Agenda
 from mynah.dialogue.services import Services, VisionAccess
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
+from mynah.net.lines import Lines
 from mynah.net.owners import MAX_DEVICES, Owners
 from mynah.net.peer import Peer, told_peer
+from mynah.net.source import source_of
 from mynah.net.websocket import Cause, DeviceSocket, Refusal
 from mynah.security.tokens import Authenticator, AuthReason, AuthResult
 from mynah.wire.json_dialect import JsonDialect
@@ -49,16 +51,22 @@ class Devices:
         agenda: Agenda,
         outbox: Outbox,
         reserve: int = 0,
+        proxies: Sequence[str] = (),
     ) -> None:
         """``vision`` says where the pictures of a device's camera go.
 
         ``reserve``: connections beyond ``max_connections``, for devices in mid-conversation that come back and for
         guests, which are let in to be told that there is no room. Beyond that devices are refused.
-        ``outbox`` finds conversations by `find`; ``services.reminders`` is that of ``agenda``.
+        ``outbox`` finds conversations by `find`; ``services.reminders`` is that of ``agenda``. ``proxies``: those who
+        are believed whom they speak for, as in `source_of`.
         """
         self._services = services
         self._vision = vision
-        self._vision_for = self._vision_of  # one bound method for all sessions
+        # One bound method each for all sessions.
+        self._vision_for = self._vision_of
+        self._source_for = self._source_of
+        self._proxies = proxies
+        self._lines = Lines(log)
         self._authenticator = authenticator
         self._max_connections = max_connections
         self._reserve = reserve
@@ -89,7 +97,7 @@ class Devices:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE, f"the server is {doing}, try again in a moment", cause
             )
-        if not self._has_place(peer.device_id):
+        if not self._has_place(peer):
             self._services.admission.refused_total += 1
             why = "memory" if self._services.admission.memory_full else "server.limits.max_connections"
             full = f"the server is full ({why}), try again later"
@@ -107,8 +115,8 @@ class Devices:
 
     def open(self, link: DeviceSocket, peer: Peer) -> Session:
         """Make the session of an accepted connection."""
-        kept_as = self._owners.kept_as(peer.device_id, peer.client_id) if peer.device_id else ""
-        guest = self._is_guest(peer.device_id, kept_as)
+        guest = self._is_guest(peer)
+        kept_as = self._name(peer, guest)
         session = Session(
             link,
             self._services,
@@ -116,6 +124,7 @@ class Devices:
             partial(self._vision_for, link),
             kept_as,
             guest,
+            partial(self._source_for, link),
         )
         self._sessions[link] = session
         if guest:
@@ -126,18 +135,24 @@ class Devices:
     def identify(self, link: DeviceSocket, device_id: str, client_id: str) -> bool:
         """Take the ids that a device tells in its first message; False when it may not be who it says it is.
 
-        Ids from the handshake stand: it was let in with them.
+        Ids from the handshake stand: it was let in with them. Who was taken for a guest because he had told none is
+        judged again, as he would have been with these.
         """
         peer = told_peer(link.peer, device_id, client_id)
         session = self._sessions.get(link)
         if session is None or link.peer.device_id or not peer.device_id:
             return True
         if not self._authenticate(peer).ok:
-            log.info("refused {} ({}): its token is not for this device", peer.device_id, peer.ip)
+            self._lines.refused(
+                Cause.WRONG_TOKEN, peer.device_id, peer.ip, "its token is not for this device"
+            )
             return False
         del self._by_device[session.device_id]
         link.peer = peer
-        session.identify(peer.device_id, self._owners.kept_as(peer.device_id, peer.client_id))
+        guest = link in self._guests and self._is_guest(peer, here=1)
+        if not guest:
+            self._guests.pop(link, None)
+        session.identify(peer.device_id, self._name(peer, guest), guest)
         self._enter(peer.device_id, link)
         return True
 
@@ -150,39 +165,53 @@ class Devices:
             )
         )
 
-    @property
-    def _crowded(self) -> bool:
-        """Whether a device that comes now is one too many."""
-        return len(self._sessions) >= self._max_connections or self._services.admission.memory_full
+    def _crowded(self, here: int = 0) -> bool:
+        """Return whether a device that comes now is one too many. ``here``: 1 if it counts as connected already."""
+        return len(self._sessions) - here >= self._max_connections or self._services.admission.memory_full
 
-    def _going_on(self, kept_as: str) -> bool:
-        """Return whether a device was in the middle of a conversation a moment ago."""
-        talked_at = self._services.conversations.talked_at(kept_as) if kept_as else 0.0
+    def _name(self, peer: Peer, guest: bool) -> str:
+        """Return under which name the things of a device are kept; empty if it told no id.
+
+        A guest is not remembered: else an id that was made up would be a known one when it comes again.
+        """
+        if not peer.device_id:
+            return ""
+        name = self._owners.name if guest else self._owners.kept_as
+        return name(peer.device_id, peer.client_id)
+
+    def _going_on(self, peer: Peer) -> bool:
+        """Return whether a device was in the middle of a conversation a moment ago; not another under its id."""
+        if not peer.device_id:
+            return False
+        talked_at = self._services.conversations.talked_at(self._owners.name(peer.device_id, peer.client_id))
         return talked_at > 0 and asyncio.get_running_loop().time() - talked_at < GOING_ON_S
 
-    def _has_place(self, device_id: str) -> bool:
+    def _has_place(self, peer: Peer) -> bool:
         """Return whether a device may come in, if only to be told that there is no room.
 
         Where places are scarce, conversations that were cut off go first, then devices that were here before, then
         those with an id that nobody knows. No id at all counts as an unknown one.
         """
-        if not self._crowded or device_id in self._by_device:
+        if not self._crowded() or peer.device_id in self._by_device:
             return True
         if len(self._sessions) >= self._max_connections + self._reserve:
             return False
-        if self._going_on(device_id):
+        if self._going_on(peer):
             return True
-        places = self._reserve if self._owners.knows(device_id) else self._reserve // 2
+        places = self._reserve if self._owners.knows(peer.device_id) else self._reserve // 2
         return len(self._guests) < places
 
-    def _is_guest(self, device_id: str, kept_as: str) -> bool:
-        if not self._crowded or self._going_on(kept_as):
+    def _is_guest(self, peer: Peer, here: int = 0) -> bool:
+        if not self._crowded(here) or self._going_on(peer):
             return False
-        older = self._by_device.get(device_id)
+        older = self._by_device.get(peer.device_id)
         return older is None or older in self._guests
 
     def _vision_of(self, link: DeviceSocket) -> VisionAccess:
         return self._vision(link.peer)
+
+    def _source_of(self, link: DeviceSocket) -> str:
+        return source_of(link.peer.origin, self._proxies)
 
     def _authenticate(self, peer: Peer) -> AuthResult:
         return self._authenticator.check(
@@ -200,7 +229,7 @@ class Devices:
         self._by_device[device_id] = link
         if older is None:
             return
-        log.info("{} connected again, the older connection is closed", device_id)
+        self._lines.replaced(device_id)
         leaving = self._replaced.get(device_id)
         if leaving is not None:  # who comes back faster than his connections can close must not pile them up
             leaving.abort()

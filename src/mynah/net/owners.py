@@ -25,10 +25,15 @@ class Owners:
 
     def kept_as(self, device_id: str, client_id: str) -> str:
         """Return the name for a device that connects: its Device-Id, or one of its own if another came before."""
-        first = self._clients.setdefault(device_id, client_id)
+        self._clients.setdefault(device_id, client_id)
         self._clients.move_to_end(device_id)
         if len(self._clients) > self._max:
             self._clients.popitem(last=False)
+        return self.name(device_id, client_id)
+
+    def name(self, device_id: str, client_id: str) -> str:
+        """Return what `kept_as` would, and remember nothing: whoever comes next may still be the first."""
+        first = self._clients.get(device_id, client_id)
         return device_id if client_id == first else f"{device_id}{MARK}{client_id}"
 
     def knows(self, device_id: str) -> bool:

@@ -34,6 +34,7 @@ from mynah.dialogue.turn import Phase
 from mynah.errors import WireError
 from mynah.net.address import BACKLOG, WEBSOCKET_PATH, listening_socket
 from mynah.net.departures import Departures
+from mynah.net.lines import Lines
 from mynah.net.peer import Peer, read_peer
 from mynah.wire import frames, hello, messages
 from mynah.wire.json_dialect import JsonDialect, decode_data
@@ -368,7 +369,7 @@ class WebsocketServer:
     ) -> None:
         """``on_refused`` is told the `Cause` of each connection that the gate does not let in."""
         self._gate = gate
-        self._on_refused = on_refused
+        self._on_refused, self._lines = on_refused, Lines(log)
         self._max_message_bytes = max_message_bytes
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -435,7 +436,7 @@ class WebsocketServer:
             return _refuse(HTTPStatus.NOT_FOUND, f"devices connect to {WEBSOCKET_PATH}\n")
         refusal = self._gate.admit(peer)
         if refusal is not None:
-            log.info("refused {} ({}): {}", peer.device_id or "a device without id", peer.ip, refusal.reason)
+            self._lines.refused(refusal.cause, peer.device_id, peer.ip, refusal.reason)
             if self._on_refused is not None:
                 self._on_refused(refusal.cause.value)
             return _refuse(refusal.status, refusal.reason + "\n")
