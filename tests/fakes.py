@@ -7,12 +7,12 @@ and VAD decisions at once, where the real one uses a thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
-from mynah.audio.encode import SpeechEncoder
+from mynah.audio.encode import Form, PcmCoders, SpeechEncoder
 from mynah.audio.ingest import Decision
 from mynah.audio.pacer import Pacer
 from mynah.dialogue.allowance import DailyAllowance
@@ -327,7 +327,10 @@ class Stage:
         self.link = FakeLink()
         self.pacer = Pacer()
         codec = InlineCodec()
-        encoder: Callable[[], SpeechEncoder] = lambda: SpeechEncoder(codec, 16000, 16000)  # noqa: E731
+
+        def encoder(form: Form) -> SpeechEncoder:
+            return SpeechEncoder(codec, 16000, form.rate, encoders=None if form.opus else PcmCoders())
+
         policy = TurnPolicy.from_phrases(["hey mynah"], ["goodbye"], greeting)
         self.services = Services(
             settings=settings or DialogueSettings("en", policy, 16000, no_voice_s=no_voice_s),
@@ -335,7 +338,7 @@ class Stage:
             asr=self.asr,
             vad=VadCapabilities(min_silence_ms=min_silence_ms),
             llm=self.llm,
-            voice=Voice(self.tts, self.pacer, encoder),
+            voice=Voice(self.tts, self.pacer, encoder, form=Form(16000)),
             toolbox=Toolbox(tools),
             intent=intent or ScriptedIntent(offers_tools),
             observer=self.recorder,

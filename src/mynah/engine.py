@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from loguru import logger
 
-from mynah.audio.codec_pool import CodecThreads, cores
+from mynah.audio.codec_pool import CodecThreads
 from mynah.audio.echo import choose
-from mynah.audio.encode import EncoderPool, SpeechEncoder
+from mynah.audio.encode import EncoderPool, Form, PcmCoders, SpeechEncoder
 from mynah.audio.ingest import Ingest
 from mynah.audio.pacer import Pacer, PacerStats
 from mynah.config import Settings
@@ -49,12 +49,13 @@ from mynah.providers.base import (
 from mynah.providers.turn.guard import GuardedTurnDetector
 from mynah.providers.vad_guard import GuardedVadEngine
 from mynah.providers.wrap import GuardedAsr, GuardedLlm, GuardedTts, GuardedVllm
+from mynah.resources import whole_cores
 from mynah.texts import variants
 from mynah.tools.base import Reminders
 from mynah.tools.loader import load_plugins
 from mynah.tools.toolbox import Toolbox
 
-CODEC_THREADS = min(max(cores() // 2, 1), 2)
+CODEC_THREADS = min(max(whole_cores() // 2, 1), 2)
 """One encodes for 800 devices that speak at the same moment, more than the event loop can serve. On two cores a second
 one only gets in the loop's way: with 400 of them, first audio took twice as long, and three times as many frames were
 late."""
@@ -132,7 +133,7 @@ class Engine:
         vad: VadProvider[Any],
         asr: AsrProvider[Any],
         llm: LlmProvider[Any],
-        tts: TtsProvider[Any],
+        tts: GuardedTts,
         intent: IntentProvider[Any],
         memory: MemoryProvider[Any],
         detector: GuardedTurnDetector | None,
@@ -144,16 +145,10 @@ class Engine:
         rate = (
             audio.sample_rate if audio.sample_rate != "auto" else _downlink_rate(tts.capabilities.sample_rate)
         )
-        encoders = EncoderPool()
-
-        def encoder() -> SpeechEncoder:
-            return SpeechEncoder(self._codec, tts.capabilities.sample_rate, rate, encoders=encoders)
-
         for words in ("a", "好"):
             judge(words)  # reads its word lists: not in the middle of a conversation
         language = _language(settings)
         prompt = _prompt(settings)
-        replacements = Replacements(conversation.replacements)
 
         def now() -> datetime:
             return datetime.now(settings.zone())
@@ -165,7 +160,7 @@ class Engine:
             asr=asr,
             vad=vad.capabilities,
             llm=llm,
-            voice=Voice(tts, self._pacer, encoder, reword=lambda text: replacements.apply(spoken(text))),
+            voice=self._voice(tts, self._pacer, rate),
             toolbox=_toolbox(settings, intent.functions),
             intent=intent,
             observer=self.tally,
@@ -184,6 +179,20 @@ class Engine:
             echo=choose(conversation.echo_cancellation),
             admission=self.admission,
         )
+
+    def _voice(self, tts: GuardedTts, pacer: Pacer, rate: int) -> Voice:
+        """``rate`` in Hz of what is pushed to devices."""
+        replacements = Replacements(self.settings.conversation.replacements)
+        opus, pcm = EncoderPool(), PcmCoders()
+
+        def encoder(form: Form) -> SpeechEncoder:
+            coders = opus if form.opus else pcm
+            return SpeechEncoder(self._codec, tts.capabilities.sample_rate, form.rate, encoders=coders)
+
+        def reword(text: str) -> str:
+            return replacements.apply(spoken(text))
+
+        return Voice(tts, pacer, encoder, reword=reword, form=Form(rate))
 
     async def stop(self) -> None:
         """Take everything down. Safe after a failed `start`."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mynah.audio.credit import BURST_S, FILL_RATE, MAX_DEBT_S, opus_cost_s, pcm_cost_s
+from mynah.audio.credit import BURST_S, FILL_RATE, MAX_DEBT_S, PCM_PART, opus_cost_s, pcm_cost_s
 from mynah.audio.opus import LEGAL_FRAME_MS, OpusEncoder, packet_duration_ms
 from mynah.errors import AudioError
 
@@ -29,7 +29,7 @@ def test_the_cost_agrees_with_the_duration_and_is_bounded_for_everything_else(pa
 @given(st.integers(8000, 48000), st.integers(1, 100_000))
 def test_pcm_costs_its_length_and_never_nothing(sample_rate: int, samples: int) -> None:
     cost = pcm_cost_s(2 * samples, sample_rate)
-    assert cost == pytest.approx(max(samples / sample_rate, 0.0025) / FILL_RATE)
+    assert cost == pytest.approx(max(samples / sample_rate * PCM_PART, 0.0025) / FILL_RATE)
 
 
 def test_the_whole_credit_is_the_burst() -> None:

@@ -259,10 +259,10 @@ async def test_memory_of_what_waits_is_bounded_per_stream_and_in_all(monkeypatch
         blocker.push(speech(1)[0])
         await until(lambda: blocker.pending == 0)
         stream, other = ingest.open(Sink()), ingest.open(Sink())
-        for _ in range(100):
+        for _ in range(200):
             stream.push(stuffed)
         assert stream.pending == module.MAX_PENDING_BYTES_PER_STREAM // (len(stuffed) + 64)
-        assert ingest.stats.dropped_packets == ingest.stats.dropped_stream == 100 - stream.pending
+        assert ingest.stats.dropped_packets == ingest.stats.dropped_stream == 200 - stream.pending
         monkeypatch.setattr(
             module, "MAX_PENDING_BYTES", module.MAX_PENDING_BYTES_PER_STREAM + 2 * len(stuffed)
         )

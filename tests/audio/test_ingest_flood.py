@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from mynah.audio.credit import BURST_S, FILL_RATE
+from mynah.audio.credit import BURST_S, PCM_PART, FILL_RATE
 from mynah.audio.ingest import SHARE_MS, Ingest
 from tests.audio.uplink import LevelEngine, Sink, decoded, flushed, running, speech, until
 from tests.virtual_time import virtual
@@ -53,13 +53,15 @@ async def test_the_credit_counts_pcm_by_its_length() -> None:
     ingest = Ingest(LevelEngine(), asyncio.get_running_loop())
     stream = ingest.open(Sink())
     second = bytes(2 * 24000)
-    for _ in range(10):
+    for _ in range(20):
         stream.push_pcm(second, 24000)
-    assert stream.pending == pytest.approx(10 * BURST_S, abs=1)
-    assert stream.pending + ingest.stats.dropped_packets == 100
+    assert stream.pending == pytest.approx(10 * BURST_S / PCM_PART, abs=1)
+    assert stream.pending + ingest.stats.dropped_packets == 200
     assert ingest.stats.dropped_credit == ingest.stats.dropped_packets
     stream.push(speech(1)[0])
-    assert ingest.stats.dropped_packets == pytest.approx(100 - 10 * BURST_S + 1, abs=1), "one credit for both"
+    assert ingest.stats.dropped_packets == pytest.approx(200 - 10 * BURST_S / PCM_PART + 1, abs=1), (
+        "one credit for both"
+    )
 
 
 async def test_a_flooding_stream_takes_no_more_of_a_batch_than_its_share() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mynah.audio.credit import BURST_S
+from mynah.audio.credit import BURST_S, PCM_PART
 from mynah.audio.ingest import PCM_RATES, Ingest
 from mynah.audio.pcm import resample
 from mynah.errors import AudioError
@@ -90,13 +90,13 @@ def test_cuts_within_samples_lose_nothing(sizes: list[int]) -> None:
 
 async def test_a_call_cannot_bring_more_than_the_credit() -> None:
     engine, sink = LevelEngine(), Sink()
-    pcm = tone(16000, BURST_S + 2)
+    pcm = tone(16000, BURST_S / PCM_PART + 2)
     async with running(engine) as ingest:
         stream = ingest.open(sink)
         stream.push_pcm(pcm + bytes(1), 16000)
         await flushed(stream, sink)
         assert ingest.stats.dropped_packets == pytest.approx(20, abs=1)
-    assert len(sink.pcm) == pytest.approx(BURST_S * 32000, abs=3200)
+    assert len(sink.pcm) == pytest.approx(BURST_S / PCM_PART * 32000, abs=3200)
     assert sink.pcm == pcm[: len(sink.pcm)]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mynah.audio.encode import SpeechEncoder
 from mynah.audio.pacer import Pacer
-from mynah.dialogue.speak import START_GAP_S, PhraseCache, Speech, Spoken, Voice, _cut
+from mynah.dialogue.speak import PUSHED, START_GAP_S, PhraseCache, Speech, Spoken, Voice, _cut
 from mynah.providers.base import TtsRequest
 from tests.audio.inline_codec import InlineCodec
 from tests.fakes import PROVIDER_DOWN, Script, ScriptedTts
@@ -58,7 +58,7 @@ class Siren(ScriptedTts):
 
 def voice(script: Script, kind: type[ScriptedTts] = ScriptedTts) -> tuple[Voice, ScriptedTts, Sink]:
     tts, codec = kind(script), InlineCodec()
-    return Voice(tts, Pacer(), lambda: SpeechEncoder(codec, 16000, 16000)), tts, Sink()
+    return Voice(tts, Pacer(), lambda _: SpeechEncoder(codec, 16000, 16000)), tts, Sink()
 
 
 def test_sentence_frames_end_and_the_gap_before_them() -> None:
@@ -368,10 +368,10 @@ def test_phrases_are_warmed_once_and_known_in_their_language() -> None:
 def test_phrase_cache_forgets_the_least_recently_used() -> None:
     cache = PhraseCache(max_bytes=30)
     for name in "abc":
-        cache.put(("v", "en", name), (b"x" * 10,))
-    assert cache.get(("v", "en", "a")) is not None
-    cache.put(("v", "en", "d"), (b"x" * 10,))
-    cache.put(("v", "en", "d"), (b"y" * 10,))
+        cache.put(("v", "en", name, PUSHED), (b"x" * 10,))
+    assert cache.get(("v", "en", "a", PUSHED)) is not None
+    cache.put(("v", "en", "d", PUSHED), (b"x" * 10,))
+    cache.put(("v", "en", "d", PUSHED), (b"y" * 10,))
     assert len(cache) == 3
-    assert cache.get(("v", "en", "b")) is None
-    assert cache.get(("v", "en", "d")) == (b"x" * 10,)
+    assert cache.get(("v", "en", "b", PUSHED)) is None
+    assert cache.get(("v", "en", "d", PUSHED)) == (b"x" * 10,)

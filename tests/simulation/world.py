@@ -15,6 +15,7 @@ from typing import Any
 
 from loguru import logger
 
+from mynah.audio.encode import Form
 from mynah.audio.pacer import Pacer
 from mynah.dialogue.allowance import DailyAllowance
 from mynah.dialogue.answer import MODEL_DELAY
@@ -117,7 +118,7 @@ class World:
                 call = self.tts.new_call(phrase)
                 call.encoded, call.open = call.frames, False
                 frames = tuple(FRAME.pack(call.number, index) for index in range(call.frames))
-                voice.cache.put((guarded_tts.name, "en", voice.words(phrase)), frames)
+                voice.cache.put(voice.key(voice.words(phrase), "en"), frames)
         detector = None
         if scenario.detector:
             detector = GuardedTurnDetector(SimDetector(scenario.detector), lambda error: None)
@@ -145,7 +146,7 @@ class World:
             turn_detector=detector,
         )
 
-    def _encoder(self) -> SimEncoder:
+    def _encoder(self, _: Form) -> SimEncoder:
         self.encoders.append(SimEncoder())
         return self.encoders[-1]
 

@@ -19,6 +19,10 @@ FILL_RATE: Final = 2.0
 """Seconds of credit that a stream gets per second. Nobody speaks faster than real time; twice that lets one who fell
 behind catch up, and makes differences between clocks unimportant."""
 
+PCM_PART: Final = 0.5
+"""What PCM costs of the same time as Opus: it needs no decoder. So 12 s may come at once, and four times real time
+after that; a device that records first and sends then has its command through without waiting."""
+
 MAX_DEBT_S: Final = BURST_S / FILL_RATE
 """Time in which the whole credit comes back."""
 
@@ -45,4 +49,4 @@ def opus_cost_s(packet: bytes) -> float:
 
 def pcm_cost_s(size: int, sample_rate: int) -> float:
     """Return the seconds in which the credit for ``size`` bytes of 16-bit mono PCM at ``sample_rate`` Hz comes back."""
-    return max(size / (2 * sample_rate * FILL_RATE), _LEAST_S)
+    return max(size / (2 * sample_rate * FILL_RATE) * PCM_PART, _LEAST_S)

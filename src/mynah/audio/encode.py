@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+import msgspec
 
 from mynah.audio.codec_pool import CodecPool
 from mynah.audio.opus import LEGAL_RATES, SPEECH_BITRATE, Effort, OpusEncoder
@@ -44,12 +46,72 @@ class FrameEncoder(Protocol):
         """Drop what is pending, that in progress included. Safe at any moment and more than once."""
 
 
+class Form(msgspec.Struct, frozen=True):
+    """What a device is sent."""
+
+    rate: int
+    """Samples per second."""
+    opus: bool = True
+    """Opus packets, or else PCM (s16le mono)."""
+
+
+class Coder(Protocol):
+    """Turns one frame of PCM after the other into what is sent."""
+
+    def tune(self, effort: Effort) -> None:
+        """Say how hard to try from the next frame on."""
+
+    def encode(self, pcm: bytes, *, hold_gil: bool = False) -> bytes:
+        """Return one frame. Raises AudioError."""
+
+
+class Coders(Protocol):
+    """Where a reply takes its coder from. Safe to use from several threads."""
+
+    def check(self, rate: int) -> None:
+        """Raise AudioError for a sample rate in Hz that these coders do not have."""
+
+    def take(self, rate: int, frame_ms: int) -> Coder:
+        """Return a coder in its initial state. Raises AudioError."""
+
+    def give_back(self, coder: Any) -> None:
+        """Take back a coder of this kind that is not used any more."""
+
+
+class PcmCoders:
+    """Coders for devices that want the samples as they are. Implements `Coders` and `Coder`."""
+
+    def check(self, rate: int) -> None:
+        """See `Coders`."""
+        if not 8000 <= rate <= 48000:
+            raise AudioError(f"PCM may have 8000 to 48000 Hz, not {rate}")
+
+    def take(self, rate: int, frame_ms: int) -> Coder:  # noqa: ARG002
+        """Return this one: it has no state."""
+        return self
+
+    def give_back(self, coder: Any) -> None:
+        """Nothing is kept."""
+
+    def tune(self, effort: Effort) -> None:
+        """There is no effort in it."""
+
+    def encode(self, pcm: bytes, *, hold_gil: bool = False) -> bytes:  # noqa: ARG002
+        """Return the samples."""
+        return pcm
+
+
 class EncoderPool:
     """Encoders that nobody uses right now, by setting. Safe to use from several threads."""
 
     def __init__(self, idle_per_kind: int = _IDLE_PER_KIND) -> None:
         self._limit = idle_per_kind
         self._idle: dict[tuple[int, int], deque[OpusEncoder]] = {}
+
+    def check(self, rate: int) -> None:
+        """Raise AudioError for a sample rate that Opus does not have."""
+        if rate not in LEGAL_RATES:
+            raise AudioError(f"opus sample rates are {LEGAL_RATES} Hz, not {rate}")
 
     def take(self, rate: int, frame_ms: int) -> OpusEncoder:
         """Return an encoder in its initial state. Raises AudioError for settings Opus does not have."""
@@ -75,8 +137,10 @@ _shared_pool: Final = EncoderPool()
 
 
 class SpeechEncoder:
-    """One reply's audio on its way to Opus. Takes an encoder from the pool with its first slice and gives it back with
-    its last or when closed, so an idle one owns none. Implements `FrameEncoder` and `mynah.audio.codec_pool.CodecJob`.
+    """One reply's audio on its way to Opus, or to whatever its coders make.
+
+    Takes a coder from the pool with its first slice and gives it back with its last or when closed, so an idle one owns
+    none. Implements `FrameEncoder` and `mynah.audio.codec_pool.CodecJob`.
     """
 
     __slots__ = (
@@ -91,22 +155,21 @@ class SpeechEncoder:
         rate_out: int,
         frame_ms: int = 60,
         *,
-        encoders: EncoderPool | None = None,
+        encoders: Coders | None = None,
     ) -> None:
-        """Rates in Hz: ``rate_in`` of the PCM, ``rate_out`` of the Opus stream. Raises AudioError."""
+        """Rates in Hz: ``rate_in`` of the PCM, ``rate_out`` of what is sent. Raises AudioError."""
         if rate_in <= 0:
             raise AudioError(f"cannot encode audio at {rate_in} Hz")
-        if rate_out not in LEGAL_RATES:
-            raise AudioError(f"opus sample rates are {LEGAL_RATES} Hz, not {rate_out}")
+        self._encoders: Coders = _shared_pool if encoders is None else encoders
+        self._encoders.check(rate_out)
         self._pool = pool
         self._rate_in, self._rate_out = rate_in, rate_out
         self._frame_ms = frame_ms
         self._frame_bytes = rate_out * frame_ms // 1000 * 2
         self.frame_in = rate_in * frame_ms // 1000 * 2
-        self._encoders = encoders or _shared_pool
         self._carry = b""  # at rate_out, less than a frame
         self._resampler: StreamResampler | None = None
-        self._encoder: OpusEncoder | None = None
+        self._encoder: Coder | None = None
         self._working = self._closed = False
         self._pcm = b""
         self._last = self._best = False

@@ -27,8 +27,8 @@ MAX_PENDING_PER_STREAM: Final = 300
 Policy: the newest packet is dropped and counted. What is queued stays in one piece for the decoder and the
 recogniser, the hole is at one place, and nothing has to be searched for in a queue."""
 
-MAX_PENDING_BYTES_PER_STREAM: Final = 600_000
-"""Memory of one stream's packets that wait: the 6 s of a full credit as 48 kHz PCM. Opus needs a tenth of it; only
+MAX_PENDING_BYTES_PER_STREAM: Final = 1_200_000
+"""Memory of one stream's packets that wait: the 12 s of a full credit as 48 kHz PCM. Opus needs a tenth of it; only
 packets stuffed with something else meet this bound. Policy: as above."""
 
 MAX_PENDING_BYTES: Final = 64_000_000

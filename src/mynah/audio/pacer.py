@@ -51,6 +51,13 @@ class PlaybackSink(Protocol):
         """All input was played out by the device's clock. The last callback; does not come after `cancel`."""
 
 
+class Player(Protocol):
+    """Makes playbacks: a `Pacer`, or what stands in its place for devices that are not pushed to."""
+
+    def play(self, sink: PlaybackSink) -> Playback:
+        """Begin a playback. Costs nothing until something is pushed."""
+
+
 class PacerStats(msgspec.Struct):
     """Counters since the pacer was made."""
 
@@ -281,6 +288,11 @@ class Playback:
         return min(float(self.sent_ms), elapsed * 1000)
 
     @property
+    def heard_ms(self) -> float:
+        """Audio that will have been heard if the reply ends now, in ms: a device plays out what it was sent."""
+        return self.sent_ms
+
+    @property
     def dry_at(self) -> float:
         """When the frame behind those queued has to be handed out, in ``loop.time()`` seconds.
 
@@ -336,15 +348,12 @@ class Playback:
     def _serve(self, now: float) -> None:
         """Hand out what is due, then plan the next wake-up."""
         soft, hard = now + _SLACK_S, now + _GRAIN_S
-        due = None
+        due = None  # should a sink raise in between, the next wake-up finds out
         try:
             while (due := self._due()) is not None and due <= (
                 soft if self._queue and self._base is not None else hard
             ):
                 self._step(now, due)
-        except BaseException:  # a sink's: its own affair, the clock goes on
-            due = self._due()
-            raise
         finally:
             self._wake(due, now)
 

@@ -130,7 +130,7 @@ async def _talk(talkers: int, cut: bool) -> _Talk:
     pacer, codec, encoders = Pacer(), CodecThreads(CODEC_THREADS), EncoderPool()
     codec.start()
     rate = tts.capabilities.sample_rate
-    voice = Voice(tts, pacer, lambda: SpeechEncoder(codec, rate, rate, encoders=encoders))
+    voice = Voice(tts, pacer, lambda _: SpeechEncoder(codec, rate, rate, encoders=encoders))
     first_ms: list[float] = []
     process, loop = time.process_time(), time.thread_time()
     counts = await asyncio.gather(

@@ -6,12 +6,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from copy import copy
 from typing import Any, Protocol
 
 import msgspec
 
-from mynah.audio.encode import FrameEncoder
-from mynah.audio.pacer import Pacer, Playback
+from mynah.audio.encode import Form, FrameEncoder
+from mynah.audio.pacer import Pacer, Playback, Player
 from mynah.audio.supply import Passage, Store, Supply
 from mynah.dialogue.text import is_speakable, spoken
 from mynah.errors import ProviderError
@@ -19,6 +20,8 @@ from mynah.providers.base import TtsProvider, TtsRequest
 
 START_GAP_S = 0.025
 """Firmware switches to speaking on another thread; packets that arrive before that are lost."""
+PUSHED = Form(24000)
+"""What devices are pushed if nothing else is said."""
 CACHE_BYTES = 8 * 1024 * 1024
 """About half an hour of speech at 35 kbit/s: all greetings, apologies and jokes in two languages many times over."""
 CACHED_TEXT_CHARS = 200
@@ -45,22 +48,26 @@ class SpeechSink(Protocol):
         """Everything has had time to play."""
 
 
+PhraseKey = tuple[str, str, str, Form]
+"""Voice, language, text, and what the frames are."""
+
+
 class PhraseCache:
-    """Opus frames of short sentences that were spoken before, least recently used first."""
+    """Frames of short sentences that were spoken before, least recently used first."""
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._phrases: OrderedDict[tuple[str, str, str], tuple[bytes, ...]] = OrderedDict()
+        self._phrases: OrderedDict[PhraseKey, tuple[bytes, ...]] = OrderedDict()
 
-    def get(self, key: tuple[str, str, str]) -> tuple[bytes, ...] | None:
-        """Return the frames of (voice, language, text), or None."""
+    def get(self, key: PhraseKey) -> tuple[bytes, ...] | None:
+        """Return its frames, or None."""
         frames = self._phrases.get(key)
         if frames is not None:
             self._phrases.move_to_end(key)
         return frames
 
-    def put(self, key: tuple[str, str, str], frames: tuple[bytes, ...]) -> None:
+    def put(self, key: PhraseKey, frames: tuple[bytes, ...]) -> None:
         """Remember frames; the least recently used phrases make room."""
         if key in self._phrases:
             return
@@ -81,17 +88,33 @@ class Voice:
         self,
         tts: TtsProvider[Any],
         pacer: Pacer,
-        encoder: Callable[[], FrameEncoder],
+        encoder: Callable[[Form], FrameEncoder],
         cache: PhraseCache | None = None,
         reword: Callable[[str], str] = spoken,
+        form: Form = PUSHED,
     ) -> None:
-        """``reword`` makes of a sentence what the voice is given: without markup, with replacements."""
+        """``encoder`` makes one for frames of a form; ``form`` is that of devices that are pushed to.
+
+        ``reword`` makes of a sentence what the voice is given: without markup, with replacements."""
         self.words = reword
         self.tts = tts
         self.pacer = pacer
-        self.encoder = encoder
+        self.player: Player = pacer
+        """Whom the replies go to."""
+        self.form = form
+        self._encoder = encoder
         self.cache = PhraseCache() if cache is None else cache
         self.store = Store()
+
+    def through(self, player: Player, form: Form) -> Voice:
+        """Return the same voice for a device that gets its audio in another way."""
+        voice = copy(self)
+        voice.player, voice.form = player, form
+        return voice
+
+    def encoder(self) -> FrameEncoder:
+        """Make an encoder for a reply."""
+        return self._encoder(self.form)
 
     def open(self) -> Speech:
         """Prepare a reply. Nothing of it leaves before `Speech.begin`."""
@@ -99,7 +122,11 @@ class Voice:
 
     def knows(self, text: str, language: str) -> bool:
         """Return whether this sentence can be said at once, because it was said before."""
-        return self.cache.get((self.tts.name, language, self.words(text))) is not None
+        return self.cache.get(self.key(self.words(text), language)) is not None
+
+    def key(self, words: str, language: str) -> PhraseKey:
+        """Return under which key the phrase cache has words that were made ready for the voice."""
+        return (self.tts.name, language, words, self.form)
 
     async def warm(self, phrases: Iterable[tuple[str, str]]) -> int:
         """Put phrases, ``(text, language)`` each, into the cache; return how many could not be synthesised.
@@ -124,7 +151,7 @@ class Speech:
     def __init__(self, voice: Voice) -> None:
         self._voice = voice
         self._sink: SpeechSink | None = None
-        self._playback: Playback = voice.pacer.play(self)
+        self._playback: Playback = voice.player.play(self)
         self._playback.pause()
         self._supply = Supply(self._playback, voice.encoder, voice.store)
         self._said: list[Passage] = []
@@ -166,10 +193,9 @@ class Speech:
     def heard(self) -> list[str]:
         """Return the sentences to remember that were heard, the last one cut where the sound was cut.
 
-        A device plays out what it was sent, so that counts as heard. Of a sentence still being synthesised the length
-        is not known yet, and a little too much of it may be returned.
+        Of a sentence still being synthesised the length is not known yet, and a little too much of it may be returned.
         """
-        texts, left = [], self._playback.sent_ms
+        texts, left = [], self._playback.heard_ms
         for passage in self._said[: self._begun]:
             sentence, length = passage.value, passage.ms
             if sentence.remember:
@@ -187,7 +213,7 @@ class Speech:
         words = self._voice.words(sentence.text)
         if not is_speakable(words):
             return
-        key = (self._voice.tts.name, language, words)
+        key = self._voice.key(words, language)
         cached = self._voice.cache.get(key)
         if cached is not None:
             supply.add_frames(cached)
