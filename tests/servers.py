@@ -22,7 +22,13 @@ from mynah.config import load
 
 ROOT = Path(__file__).parent.parent
 FAKES = ROOT / "benchmarks" / "fakes.yaml"
-LOOPBACK = ("server.ip=127.0.0.1", "server.port=0", "server.http_port=0", "log.log_file=")
+LOOPBACK = (
+    "server.ip=127.0.0.1",
+    "server.port=0",
+    "server.http_port=0",
+    "server.pull4g_port=0",
+    "log.log_file=",
+)
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ def overrides(tmp_path: Path, *more: str) -> list[str]:
         "server.ip=127.0.0.1",
         "server.port=0",
         "server.http_port=0",
+        "server.pull4g_port=0",
         f"log.data_dir={tmp_path}/data",
         "ASR.f={type: fake, text: hi}",
         "selected_module.ASR=f",

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -38,6 +39,7 @@ from mynah.net.metrics import MetricsService
 from mynah.net.ota import OtaService
 from mynah.net.owners import device_of
 from mynah.net.peer import Peer
+from mynah.net.tcp_pull4g import Pull4gServer
 from mynah.net.vision import VisionService
 from mynah.net.websocket import WebsocketServer
 from mynah.providers.base import Kind
@@ -62,10 +64,13 @@ class Addresses(msgspec.Struct, frozen=True):
 
     ws: str
     ota: str
+    pull4g: str = ""
+    """Empty: not served."""
 
     def ready_line(self) -> str:
         """Return the line that tells starters the server takes traffic."""
-        return f"READY ws={self.ws} ota={self.ota}"
+        pull4g = f" pull4g={self.pull4g}" if self.pull4g else ""
+        return f"READY ws={self.ws} ota={self.ota}{pull4g}"
 
 
 class App:
@@ -75,6 +80,7 @@ class App:
         self.settings = settings
         self._http: DeviceHttp | None = None
         self._websocket: WebsocketServer | None = None
+        self._pull4g: Pull4gServer | None = None
         self.devices: Devices | None = None
         self.bindings: Bindings | None = None
         """Devices with an owner; None when none is needed (``server.binding: open``)."""
@@ -126,6 +132,7 @@ class App:
             on_refused=self._observation.on_refused,
         )
         ws_port = await self._websocket.start(settings.server.ip, settings.server.port)
+        pull4g_port = await self._start_pull4g(self.devices, tls)
         firmware = FirmwareFolder(settings.firmware_dir, expected=bool(settings.server.firmware_dir))
         await firmware.refresh()
         ota = OtaService(settings, ws_port, authenticator, bindings=self.bindings, firmware=firmware)
@@ -150,6 +157,7 @@ class App:
         return Addresses(
             f"ws{secure}://{host}:{ws_port}{WEBSOCKET_PATH}",
             f"http{secure}://{host}:{http_port}/xiaozhi/ota/",
+            f"tcp://{host}:{pull4g_port}" if pull4g_port else "",
         )
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
@@ -159,11 +167,15 @@ class App:
             self._collector.stop()
         if self._websocket is not None:
             await self._websocket.stop()
+        if self._pull4g is not None:
+            await self._pull4g.stop()
         if self.watch is not None:
             self.watch.stop()
         if self.devices is not None:
             await self.devices.drain(drain_s)
             self.devices.stop()
+        if self._pull4g is not None:
+            self._pull4g.close()
         if self._state is not None:
             state, self._state = self._state, None
             state.stop()
@@ -213,9 +225,21 @@ class App:
         reserve = int(most * overload.reserve) if overload.enabled else 0
         most = max(1, fitting(most + reserve) - reserve)
         proxies = self.settings.server.trusted_proxies
-        return Devices(
-            services, authenticator, most, vision, self._agenda, self._outbox, reserve, proxies
+        return Devices(services, authenticator, most, vision, self._agenda, self._outbox, reserve, proxies)
+
+    async def _start_pull4g(self, devices: Devices, tls: ssl.SSLContext | None) -> int:
+        """Serve devices that fetch their answers; return the port, 0 if that is not wanted."""
+        server = self.settings.server
+        if not server.pull4g.enabled:
+            return 0
+        self._pull4g = Pull4gServer(
+            devices,
+            max_connections=fitting(server.limits.max_connections),
+            lead_ms=server.pull4g.lead_ms,
+            tls=tls if server.pull4g.tls else None,
+            on_refused=self._observation.on_refused,
         )
+        return await self._pull4g.start(server.ip, server.pull4g_port)
 
     def _make_watch(self, services: Services) -> Watch:
         engine = self._engine

@@ -33,7 +33,7 @@ def run() -> int:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="mynah-demo-") as folder:
         console.print(
-            "[bold]1.[/] starting a server on free ports: mynah serve -s server.port=0 -s server.http_port=0"
+            "[bold]1.[/] starting a server on free ports: mynah serve -s server.port=0 -s server.http_port=0 …"
         )
         try:
             with _server(Path(folder)) as (ota, started_s):
@@ -56,6 +56,7 @@ def _server(folder: Path) -> Iterator[tuple[str, float]]:
         "server.ip": "127.0.0.1",
         "server.port": "0",
         "server.http_port": "0",
+        "server.pull4g_port": "0",
         "log.data_dir": str(folder),
         "log.log_dir": str(folder),
         "log.log_level": "WARNING",

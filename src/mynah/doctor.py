@@ -77,11 +77,20 @@ def examine(config: Path | None, overrides: Sequence[str]) -> Iterator[Check]:
         return
     yield Check("settings", Status.OK, str(settings.path or "packaged defaults"))
     yield _data_dir(settings)
-    for key, port in (("server.port", settings.server.port), ("server.http_port", settings.server.http_port)):
+    for key, port in _ports(settings):
         yield _port(settings.server.ip, port, key)
     for kind in (Kind.VAD, Kind.TURN_DETECTOR, Kind.ASR, Kind.LLM, Kind.VLLM, Kind.TTS):
         if kind not in OPTIONAL_SECTIONS or getattr(settings.selected_module, kind):
             yield _provider(settings, kind)
+
+
+def _ports(settings: Settings) -> Iterator[tuple[str, int]]:
+    """Yield what `mynah serve` will listen on."""
+    server = settings.server
+    yield "server.port", server.port
+    yield "server.http_port", server.http_port
+    if server.pull4g.enabled:
+        yield "server.pull4g_port", server.pull4g_port
 
 
 def _python() -> Check:

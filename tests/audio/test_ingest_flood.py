@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from mynah.audio.credit import BURST_S, PCM_PART, FILL_RATE
+from mynah.audio.credit import BURST_S, FILL_RATE, PCM_PART
 from mynah.audio.ingest import SHARE_MS, Ingest
 from tests.audio.uplink import LevelEngine, Sink, decoded, flushed, running, speech, until
 from tests.virtual_time import virtual

@@ -30,7 +30,7 @@ def base(url: str) -> str:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ready_services_and_a_clean_end(tmp_path: Path, number: signal.Signals) -> None:
     with serve(tmp_path) as server:
-        assert set(server.ready) == {"ws", "ota"}
+        assert set(server.ready) == {"ws", "ota", "pull4g"}
         assert get(base(server.ready["ws"])) == (200, "Server is running\n")
         assert "WebSocket" in get(server.ready["ota"])[1]
         http = base(server.ready["ota"])
@@ -75,21 +75,23 @@ def failing(folder: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+PORTS = ("server.port", "server.http_port", "server.pull4g_port")
+
+
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        for key in ("server.port", "server.http_port"):
-            other = "server.http_port" if key == "server.port" else "server.port"
+        for key in PORTS:
+            others = [part for other in PORTS if other != key for part in ("-s", f"{other}=0")]
             code, errors = failing(
                 tmp_path,
                 "-c",
                 str(FAKES),
                 "-s",
                 f"{key}={port}",
-                "-s",
-                f"{other}=0",
+                *others,
                 "-s",
                 "server.ip=127.0.0.1",
             )
@@ -124,7 +126,7 @@ def test_a_wrong_configuration_is_one_clear_line(tmp_path: Path, content: str, m
 def test_a_signal_while_starting_ends_it(tmp_path: Path) -> None:
     """The recogniser's start is the slow part; whoever changes his mind does not wait for it."""
     popen = subprocess.Popen(
-        [sys.executable, "-m", "mynah.cli", "serve", "-s", "server.port=0", "-s", "server.http_port=0"],
+        [sys.executable, "-m", "mynah.cli", "serve", *(part for key in PORTS for part in ("-s", f"{key}=0"))],
         cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     time.sleep(1.0)

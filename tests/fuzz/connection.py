@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import Any, cast
 
 from mynah.dialogue.turn import Phase
+from mynah.net.gate import Refusal
 from mynah.net.peer import Peer
-from mynah.net.websocket import DeviceSocket, Refusal, WebsocketServer
+from mynah.net.websocket import DeviceSocket, WebsocketServer
 from mynah.wire import messages
 
 MAX_MESSAGE_BYTES = 65_536

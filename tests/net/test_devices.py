@@ -14,6 +14,7 @@ import pytest
 from mynah.dialogue.outbox import Announcement, Delivery, Outbox
 from mynah.dialogue.reminders import Agenda
 from mynah.dialogue.services import VisionAccess
+from mynah.dialogue.services import Services
 from mynah.dialogue.session import Session
 from mynah.net import devices as module
 from mynah.net.devices import Devices
@@ -161,6 +162,9 @@ class Wire(FakeLink):
         self.devices = devices
         self.peer = Peer("192.0.2.1", "/", {}, device_id, "client", None)
         self.session = devices.open(self, self.peer)  # type: ignore[arg-type]
+
+    def equip(self, services: Services) -> Services:
+        return services
 
     def hello(self) -> None:
         self.session.on_message(Hello())

@@ -144,6 +144,7 @@ def serve(config: str, folder: str, *overrides: str) -> int:
         "server.ip=127.0.0.1",
         "server.port=0",
         "server.http_port=0",
+        "server.pull4g_port=0",
         f"log.log_dir={folder}",
         f"log.data_dir={folder}",
     ]

@@ -105,6 +105,25 @@ class Limits(Section):
     )
 
 
+class Pull4g(Section):
+    """Devices behind a mobile modem: they connect to `server.pull4g_port` and fetch their answers."""
+
+    enabled: bool = setting("whether such devices are served", default=True)
+    lead_ms: int = setting(
+        "how far ahead of its speaker a device is given audio, so that it can bridge a link that stalls. 4000 are "
+        "128 KB of PCM in the device, 32 KB of ADPCM, 16 KB of Opus.",
+        unit="ms",
+        default=4000,
+        ge=1000,
+        le=30000,
+    )
+    tls: bool = setting(
+        "with `server.tls`: encrypt here, too. `false` is for modems that cannot; tokens and speech are then readable "
+        "on the way.",
+        default=True,
+    )
+
+
 class Tls(Section):
     """Encryption by the server itself, where no reverse proxy does it."""
 
@@ -128,7 +147,7 @@ class Server(Section):
         "port of the web console, once it is installed; 0 picks a free one", default=8002, ge=0, le=65535
     )
     pull4g_port: int = setting(
-        "TCP port of the 4G pull protocol, once it is installed; 0 picks a free one",
+        "TCP port of the 4G pull protocol, for devices that fetch their answers; 0 picks a free one",
         default=10002,
         ge=0,
         le=65535,
@@ -177,6 +196,7 @@ class Server(Section):
         "folder of the firmware images offered to devices; empty: `firmware` in the data directory",
         default="",
     )
+    pull4g: Pull4g = setting("devices behind a mobile modem", default=Pull4g())
     tls: Tls = setting("encryption of the device ports", default=Tls())
     trusted_proxies: tuple[str, ...] = setting(
         "addresses or networks (`10.0.0.0/8`) of reverse proxies whose `X-Forwarded-*` and `Forwarded` "

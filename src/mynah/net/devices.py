@@ -17,11 +17,11 @@ from mynah.dialogue.reminders import Agenda
 from mynah.dialogue.services import Services, VisionAccess
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
+from mynah.net.gate import Cause, DeviceLink, Refusal
 from mynah.net.lines import Lines
 from mynah.net.owners import MAX_DEVICES, Owners
 from mynah.net.peer import Peer, told_peer
 from mynah.net.source import source_of
-from mynah.net.websocket import Cause, DeviceSocket, Refusal
 from mynah.security.tokens import Authenticator, AuthReason, AuthResult
 from mynah.wire.json_dialect import JsonDialect
 from mynah.wire.messages import SessionConfig
@@ -40,7 +40,7 @@ log = logger.bind(tag="devices")
 
 
 class Devices:
-    """Implements `mynah.net.websocket.Gate`."""
+    """Implements `mynah.net.gate.Gate`."""
 
     def __init__(
         self,
@@ -70,10 +70,10 @@ class Devices:
         self._authenticator = authenticator
         self._max_connections = max_connections
         self._reserve = reserve
-        self._guests: dict[DeviceSocket, float] = {}  # since when; as many as `reserve`
-        self._sessions: dict[DeviceSocket, Session] = {}
-        self._by_device: dict[str, DeviceSocket] = {}
-        self._replaced: dict[str, DeviceSocket] = {}
+        self._guests: dict[DeviceLink, float] = {}  # since when; as many as `reserve`
+        self._sessions: dict[DeviceLink, Session] = {}
+        self._by_device: dict[str, DeviceLink] = {}
+        self._replaced: dict[str, DeviceLink] = {}
         """Connections that had to make room and have not closed yet: one of a device at most."""
         # Not fewer than are connected: nobody shall take the name of one that is here.
         self._owners = Owners(max(MAX_DEVICES, max_connections + reserve))
@@ -113,13 +113,13 @@ class Devices:
             Cause.NO_TOKEN if result.reason is AuthReason.NO_TOKEN else Cause.WRONG_TOKEN,
         )
 
-    def open(self, link: DeviceSocket, peer: Peer) -> Session:
+    def open(self, link: DeviceLink, peer: Peer) -> Session:
         """Make the session of an accepted connection."""
         guest = self._is_guest(peer)
         kept_as = self._name(peer, guest)
         session = Session(
             link,
-            self._services,
+            link.equip(self._services),
             peer.device_id or f"{ANONYMOUS}{id(link):x}",
             partial(self._vision_for, link),
             kept_as,
@@ -132,7 +132,7 @@ class Devices:
         self._enter(session.device_id, link)
         return session
 
-    def identify(self, link: DeviceSocket, device_id: str, client_id: str) -> bool:
+    def identify(self, link: DeviceLink, device_id: str, client_id: str) -> bool:
         """Take the ids that a device tells in its first message; False when it may not be who it says it is.
 
         Ids from the handshake stand: it was let in with them. Who was taken for a guest because he had told none is
@@ -207,10 +207,10 @@ class Devices:
         older = self._by_device.get(peer.device_id)
         return older is None or older in self._guests
 
-    def _vision_of(self, link: DeviceSocket) -> VisionAccess:
+    def _vision_of(self, link: DeviceLink) -> VisionAccess:
         return self._vision(link.peer)
 
-    def _source_of(self, link: DeviceSocket) -> str:
+    def _source_of(self, link: DeviceLink) -> str:
         return source_of(link.peer.origin, self._proxies)
 
     def _authenticate(self, peer: Peer) -> AuthResult:
@@ -223,7 +223,7 @@ class Devices:
             cross_site=peer.cross_site,
         )
 
-    def _enter(self, device_id: str, link: DeviceSocket) -> None:
+    def _enter(self, device_id: str, link: DeviceLink) -> None:
         """Put a connection on record. A newer connection of a device replaces the older one."""
         older = self._by_device.get(device_id)
         self._by_device[device_id] = link
@@ -236,7 +236,7 @@ class Devices:
         self._replaced[device_id] = older
         older.close(reason="replaced by a newer connection")
 
-    def closed(self, link: DeviceSocket) -> None:
+    def closed(self, link: DeviceLink) -> None:
         """The connection is gone."""
         session = self._sessions.pop(link, None)
         self._guests.pop(link, None)

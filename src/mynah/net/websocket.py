@@ -6,13 +6,11 @@ A connection costs a `DeviceSocket`, picows' own buffers and a `Session`; no tas
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import socket
 import ssl
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Protocol
 
 import msgspec
 from loguru import logger
@@ -29,11 +27,13 @@ from picows import (
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined] # what ws_create_server uses; not in its stub
 
+from mynah.dialogue.services import Services
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
 from mynah.errors import WireError
 from mynah.net.address import BACKLOG, WEBSOCKET_PATH, listening_socket
 from mynah.net.departures import Departures
+from mynah.net.gate import Gate
 from mynah.net.lines import Lines
 from mynah.net.peer import Peer, read_peer
 from mynah.wire import frames, hello, messages
@@ -83,45 +83,6 @@ _picows_log.addFilter(lambda record: not str(record.msg).startswith("WS parser e
 PICOWS_LOG = logging.LoggerAdapter(_picows_log)
 
 
-class Cause(enum.StrEnum):
-    """Why a handshake is not accepted, in a word for whoever counts."""
-
-    STARTING = "starting"
-    STOPPING = "stopping"
-    FULL = "full"
-    NOT_BOUND = "not_bound"
-    NO_TOKEN = "no_token"  # noqa: S105 - a word
-    WRONG_TOKEN = "wrong_token"  # noqa: S105 - a word
-    OTHER = "other"
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """The answer to a handshake that is not accepted."""
-
-    status: HTTPStatus
-    reason: str
-    cause: Cause = Cause.OTHER
-
-
-class Gate(Protocol):
-    """Decides who may connect and makes the session for those who may."""
-
-    def admit(self, peer: Peer) -> Refusal | None:
-        """Return why the peer is refused, or None to let it in."""
-
-    def open(self, link: DeviceSocket, peer: Peer) -> Session:
-        """Make the session of an accepted connection."""
-
-    def identify(self, link: DeviceSocket, device_id: str, client_id: str) -> bool:
-        """Take the ids that a device tells in its first message; False when it may not be who it says it is."""
-
-    def closed(self, link: DeviceSocket) -> None:
-        """The connection is gone."""
-
-    def json_dialect(self) -> JsonDialect:
-        """Make the voice of a connection that speaks the JSON dialect."""
-
-
 class _Switching(WSUpgradeResponse):
     """The answer to every handshake that is accepted: picows adds the key and writes it at once, so one serves all."""
 
@@ -144,7 +105,7 @@ _ACCEPTED = _Switching()
 
 
 class DeviceSocket(WSListener):
-    """One device connection. Implements `mynah.dialogue.services.Link`."""
+    """One device connection. Implements `mynah.net.gate.DeviceLink`."""
 
     # fmt: off
     __slots__ = (
@@ -216,6 +177,10 @@ class DeviceSocket(WSListener):
                 self._gate.closed(self)
 
     # -- Link
+
+    def equip(self, services: Services) -> Services:
+        """Return what the session is given: everything as it is, for this is what it was made for."""
+        return services
 
     def send(self, message: messages.ServerMessage) -> None:
         """Send a JSON message."""

@@ -1,0 +1,437 @@
+"""The 4G pull transport: TCP connections of devices behind a modem, which can only call out and therefore poll.
+
+A connection that is kept open ahead of time costs its socket and a `PullConnection`; a conversation is made with the
+first command (`mynah.net.pull_device`) and belongs to the device, whichever connection it comes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final, cast
+
+import msgspec
+from loguru import logger
+
+from mynah.net.address import BACKLOG, listening_socket
+from mynah.net.gate import Cause, Gate, Refusal
+from mynah.net.lines import Lines
+from mynah.net.peer import Peer, read_peer
+from mynah.net.pull_device import PullDevice
+from mynah.net.pull_reply import ReplyStore
+from mynah.wire import pull4g
+from mynah.wire.pull4g import ErrorCode, Options, ServerStream
+
+IDLE_S: Final = 90.0
+"""A connection without a word for so long is closed. The device opens a new one when it is needed, or sends an empty
+line now and then to keep it."""
+SETTLE_S: Final = 0.2
+"""Silence after which a command without a line end counts as complete: the simplest devices send none."""
+SWEEP_S: Final = 1.0
+HIGH_WATER: Final = 16 * 1024
+"""Unsent bytes from which on a connection takes no more audio: half a second of PCM. What has been handed to the kernel
+cannot be taken back when the device interrupts."""
+NOT_SENT: Final = 16 * 1024
+"""What the kernel takes beyond what is on its way."""
+MAX_QUEUED_BYTES: Final = 512 * 1024
+"""Unsent bytes after which a connection is taken for dead: audio stops at `HIGH_WATER`, so these are answers to
+commands whose sender reads none of them. Overflow policy: disconnect."""
+FLOOD_UNITS: Final = 400
+FLOOD_WINDOW_S: Final = 10.0
+"""A command counts one unit, one that begins or ends a turn twenty; a device polls twice a second. So many in less time
+are a flood. Overflow policy: disconnect."""
+TURN_UNITS: Final = 20
+_TIOCOUTQ: Final = 0x5411
+"""Linux' SIOCOUTQ: bytes that the other end has not acknowledged."""
+
+log = logger.bind(tag="pull4g")
+
+
+class PullConnection(asyncio.Protocol):
+    """One TCP connection. Implements `mynah.net.pull_download.Line`."""
+
+    # fmt: off
+    __slots__ = (
+        "_announced", "_device", "_full", "_ids", "_load", "_load_since", "_pieces", "_server", "_settling", "_stream",
+        "_transport", "_written", "seen_at",
+    )
+    # fmt: on
+
+    def __init__(self, server: Pull4gServer) -> None:
+        self._server = server
+        self._stream = ServerStream()
+        self._transport: asyncio.Transport | None = None
+        self._device: PullDevice | None = None
+        self._ids: tuple[str, Peer] | None = None  # who it is, once it was let in
+        self._announced = False  # that framed mode was understood
+        self._full = False
+        self._settling: asyncio.TimerHandle | None = None
+        self._written = 0
+        # Where on the connection, and where in the reply, each piece of audio ends. Bounded by what a reply keeps.
+        self._pieces: deque[tuple[int, int]] | None = None
+        self._load, self._load_since = 0, 0.0
+        self.seen_at = 0.0
+        """When it last brought something, on the loop's clock."""
+
+    # -- asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A device has connected."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        self.seen_at = self._load_since = asyncio.get_running_loop().time()
+        self._server.begin(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes have arrived."""
+        loop = asyncio.get_running_loop()
+        self.seen_at = loop.time()
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        self._take(self._stream.feed(data))
+        if self._stream.settling and self._transport is not None:
+            self._settling = loop.call_later(SETTLE_S, self._settle)
+
+    def eof_received(self) -> bool:
+        """The device says no more: then it is gone."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The connection is gone, in whatever way. Its conversation waits for the device to come back."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        if self._device is not None:
+            self._device.download.detach(self)
+            self._device = None
+        self._transport = None
+        self._server.done(self)
+
+    def pause_writing(self) -> None:
+        """Too much is unsent."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """What was unsent has left."""
+        self._full = False
+        if self._device is not None:
+            self._device.download.on_room()
+
+    # -- Line
+
+    @property
+    def framed(self) -> bool:
+        """Whether it is in framed mode, in our direction."""
+        return self._announced
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes no more audio at the moment."""
+        return self._full or self._transport is None
+
+    @property
+    def named(self) -> bool:
+        """Whether it is known whose it is."""
+        return self._ids is not None
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._written += len(data)
+        transport.write(data)
+        if transport.get_write_buffer_size() > MAX_QUEUED_BYTES:
+            log.warning("{} reads nothing any more, closing its connection", self.name)
+            transport.abort()
+
+    def write_audio(self, data: bytes, end: int) -> None:
+        """Send a piece of the current reply that ends at offset ``end``."""
+        self.write(pull4g.audio(data, self._announced))
+        if self._pieces is None:
+            self._pieces = deque()
+        self._pieces.append((self._written, end))
+
+    def begin_reply(self) -> None:
+        """Offsets from now on are those of another reply."""
+        self._pieces = None
+
+    def arrived(self) -> int:
+        """Return up to which offset of the current reply everything has reached the other end's kernel.
+
+        A proxy in between is such an other end: then less may have reached the device, and only it can tell.
+        """
+        pieces, transport = self._pieces, self._transport
+        if not pieces or transport is None:
+            return 0
+        there = self._written - transport.get_write_buffer_size() - _unacknowledged(transport)
+        found = 0
+        while pieces and pieces[0][0] <= there:
+            found = pieces.popleft()[1]
+        if not pieces:
+            pieces.append((0, found))  # asked again, the answer is the same
+        return found
+
+    def close(self) -> None:
+        """End the connection once what was written has left."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def name(self) -> str:
+        """Return whose it is, for the log."""
+        if self._ids is not None:
+            return self._ids[0]
+        return str(_address(self._transport, "peername") if self._transport is not None else "a device")
+
+    # -- what the device says
+
+    def _settle(self) -> None:
+        self._settling = None
+        self._take(self._stream.settle())
+
+    def _take(self, events: list[pull4g.ClientEvent]) -> None:
+        for event in events:
+            if self._transport is None or self._transport.is_closing():
+                return
+            self._on_event(event)
+
+    def _on_event(self, event: pull4g.ClientEvent) -> None:
+        match event:
+            case pull4g.Audio(data):
+                if self._device is not None:
+                    self._device.on_audio(data)
+                return
+            case pull4g.Acknowledge(count):
+                if self._device is not None:
+                    self._device.download.acknowledge(count)
+            case pull4g.Start() | pull4g.Request() | pull4g.Interrupt():
+                self._on_command(event)
+            case pull4g.RecordingComplete():
+                if self._device is None or not self._device.on_complete():
+                    self._refuse(ErrorCode.NO_SESSION, "no recording has begun: send SESSION_START first")
+            case pull4g.Malformed(text, fatal):
+                self._refuse(ErrorCode.BAD_COMMAND, text, close=fatal)
+            case pull4g.KeepAlive():
+                pass
+        self._count()
+
+    def _on_command(self, command: pull4g.Start | pull4g.Request | pull4g.Interrupt) -> None:
+        match command:
+            case pull4g.Start(device_id, options):
+                self._load += TURN_UNITS
+                if (device := self._find(device_id, options, begins=True)) is not None:
+                    self._announce(device, always=True)
+                    device.on_start(options)
+            case pull4g.Request(device_id, options):
+                if (device := self._find(device_id, options)) is not None:
+                    self._announce(device)
+                    device.on_request(options)
+            case pull4g.Interrupt(device_id, options):
+                self._load += TURN_UNITS
+                # Who has no conversation has nothing to interrupt.
+                if self._server.has(device_id) and (device := self._find(device_id, options)) is not None:
+                    device.on_interrupt()
+
+    def _find(self, device_id: str, options: Options, *, begins: bool = False) -> PullDevice | None:
+        """Return the device that speaks, on this connection from now on; None when it may not."""
+        if self._ids is not None and self._ids[0] != device_id:
+            self._refuse(ErrorCode.BAD_COMMAND, f"this connection is that of {self._ids[0]}", close=True)
+            return None
+        assert self._transport is not None
+        peer = self._ids[1] if self._ids is not None else _peer(self._transport, device_id, options)
+        found = self._server.enter(self, peer, options, known=self._ids is not None, begins=begins)
+        if isinstance(found, Refusal):
+            unauthorized = found.cause in (Cause.NO_TOKEN, Cause.WRONG_TOKEN, Cause.NOT_BOUND)
+            code = ErrorCode.UNAUTHORIZED if unauthorized else ErrorCode.BUSY
+            self._refuse(code, found.reason, close=unauthorized)
+            return None
+        self._ids = (device_id, peer)
+        self._device = found
+        return found
+
+    def forget(self) -> None:
+        """The conversation is over; the connection stays for the next one."""
+        self._device = None
+        self._pieces = None
+
+    def _announce(self, device: PullDevice, always: bool = False) -> None:
+        """Tell a device in framed mode that it was understood: the first time in a line, which frames follow."""
+        if self._stream.framed and (always or not self._announced):
+            self.write(pull4g.ready(device.session_id, self._announced))
+            self._announced = True
+
+    def _refuse(self, code: ErrorCode, text: str, *, close: bool = False) -> None:
+        self.write(pull4g.error(code, text, self._announced))
+        if close:
+            self.close()
+
+    def _count(self) -> None:
+        self._load += 1
+        if self._load < FLOOD_UNITS:
+            return
+        self._load = 0
+        now = asyncio.get_running_loop().time()
+        since, self._load_since = self._load_since, now
+        if now - since < FLOOD_WINDOW_S:
+            log.warning("{} floods us with commands, closing its connection", self.name)
+            self._refuse(ErrorCode.BUSY, "too many commands", close=True)
+
+
+class Pull4gServer:
+    """Listens for devices on one port, and keeps those that have a conversation. Implements `pull_device.Home`."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        max_connections: int,
+        lead_ms: int,
+        tls: ssl.SSLContext | None = None,
+        on_refused: Callable[[str], None] | None = None,
+    ) -> None:
+        """``on_refused`` is told the `Cause` of each device that the gate does not let in."""
+        self._gate, self._lead_ms, self._tls, self._on_refused = gate, lead_ms, tls, on_refused
+        self._max_connections = max_connections
+        self._lines = Lines(log)
+        self._server: asyncio.Server | None = None
+        self._devices: dict[str, PullDevice] = {}
+        # Oldest first. Bound: `max_connections`. Overflow policy: the oldest that has not said whose it is makes room;
+        # where all have, the newest is cut.
+        self._connections: dict[PullConnection, None] = {}
+        self._store = ReplyStore()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; return the port. Raises ConfigError and PortInUseError."""
+        listening = listening_socket(host, port, "server.pull4g_port")
+        for option, value in (("TCP_NOTSENT_LOWAT", NOT_SENT), ("TCP_NODELAY", 1)):
+            if hasattr(socket, option):
+                listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        bound: int = listening.getsockname()[1]
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            partial(PullConnection, self), sock=listening, backlog=BACKLOG, ssl=self._tls
+        )
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        return bound
+
+    async def stop(self) -> None:
+        """Accept no more connections and close those without a conversation. Conversations go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in tuple(self._connections):
+            if not connection.named:
+                connection.close()
+
+    def close(self) -> None:
+        """End everything that is left."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for device in tuple(self._devices.values()):
+            device.abort()
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    def __len__(self) -> int:
+        """Connections, with conversations and without."""
+        return len(self._connections)
+
+    # -- for the connections
+
+    def begin(self, connection: PullConnection) -> None:
+        """A device has connected."""
+        self._connections[connection] = None
+        if len(self._connections) > self._max_connections:
+            nameless = (known for known in self._connections if not known.named)
+            next(nameless, connection).abort()
+
+    def done(self, connection: PullConnection) -> None:
+        """A connection is gone."""
+        self._connections.pop(connection, None)
+
+    def has(self, device_id: str) -> bool:
+        """Return whether a device has a conversation."""
+        return device_id in self._devices
+
+    def enter(
+        self, connection: PullConnection, peer: Peer, options: Options, *, known: bool, begins: bool
+    ) -> PullDevice | Refusal:
+        """Return the device that speaks over a connection, or why it may not.
+
+        ``known``: it has been let in over this connection before. ``begins``: a recording begins with its options.
+        """
+        device = self._devices.get(peer.device_id)
+        if device is None or not known:
+            refusal = self._gate.admit(peer)
+            if refusal is not None:
+                self._lines.refused(refusal.cause, peer.device_id, peer.ip, refusal.reason)
+                if self._on_refused is not None:
+                    self._on_refused(refusal.cause.value)
+                return refusal
+        if device is not None and begins and not device.suits(options):
+            device.abort()  # with another codec it is another voice; what was said is remembered
+            device = None
+        if device is None:
+            device = PullDevice(self._gate, self, peer, options, self._store, self._lead_ms)
+            self._devices[peer.device_id] = device
+        device.download.attach(connection)
+        return device
+
+    def departed(self, device: PullDevice) -> None:
+        """A conversation is over."""
+        if self._devices.get(device.peer.device_id) is device:
+            del self._devices[device.peer.device_id]
+        line = device.line
+        if isinstance(line, PullConnection):
+            line.forget()
+
+    # -- now and then
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        now = loop.time()
+        for device in tuple(self._devices.values()):
+            device.check(now)
+        for connection in tuple(self._connections):
+            if now - connection.seen_at > IDLE_S:
+                connection.close()
+
+
+def _peer(transport: asyncio.Transport, device_id: str, options: Options) -> Peer:
+    secure = transport.get_extra_info("sslcontext") is not None
+    peer = read_peer("", {}, _address(transport, "peername"), _address(transport, "sockname"), secure)
+    token = options.token
+    return msgspec.structs.replace(
+        peer, device_id=device_id, client_id=options.client_id, authorization=token
+    )
+
+
+def _address(transport: asyncio.BaseTransport, name: str) -> str:
+    address = transport.get_extra_info(name)
+    return address[0] if address else ""
+
+
+def _unacknowledged(transport: asyncio.BaseTransport) -> int:
+    """Return how many bytes the other end has not acknowledged; 0 where that cannot be told."""
+    sock = transport.get_extra_info("socket")
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), _TIOCOUTQ, bytes(4)))
+    except (OSError, AttributeError, ValueError):  # another system, or closed already
+        return 0
+    return int(count)
