@@ -137,8 +137,7 @@ class App:
         await firmware.refresh()
         ota = OtaService(settings, ws_port, authenticator, bindings=self.bindings, firmware=firmware)
         routes = [*ActivationService(self.bindings).routes(), *FirmwareDownloads(firmware).routes()]
-        token = settings.server.announce_token.get_secret_value()
-        routes += AnnounceService(self.devices, token).routes()
+        routes += AnnounceService(self.devices, settings.server.announce_token.get_secret_value()).routes()
         routes += self._metrics(services, self.devices, self.watch).routes()
         pictures = VisionService(
             vision_tokens,

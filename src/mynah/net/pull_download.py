@@ -52,6 +52,9 @@ class Line(Protocol):
     def close(self) -> None:
         """End the connection once what was written has left."""
 
+    def free(self) -> None:
+        """The conversation that it carried is over."""
+
 
 class Download:
     """What a device fetches from. Made with its conversation, used on one loop."""

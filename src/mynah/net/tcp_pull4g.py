@@ -7,11 +7,8 @@ first command (`mynah.net.pull_device`) and belongs to the device, whichever con
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 import ssl
-import struct
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final, cast
@@ -24,6 +21,7 @@ from mynah.net.gate import Cause, Gate, Refusal
 from mynah.net.lines import Lines
 from mynah.net.peer import Peer, read_peer
 from mynah.net.pull_device import PullDevice
+from mynah.net.pull_line import PullLine
 from mynah.net.pull_reply import ReplyStore
 from mynah.wire import pull4g
 from mynah.wire.pull4g import ErrorCode, Options, ServerStream
@@ -34,47 +32,32 @@ line now and then to keep it."""
 SETTLE_S: Final = 0.2
 """Silence after which a command without a line end counts as complete: the simplest devices send none."""
 SWEEP_S: Final = 1.0
-HIGH_WATER: Final = 16 * 1024
-"""Unsent bytes from which on a connection takes no more audio: half a second of PCM. What has been handed to the kernel
-cannot be taken back when the device interrupts."""
 NOT_SENT: Final = 16 * 1024
 """What the kernel takes beyond what is on its way."""
-MAX_QUEUED_BYTES: Final = 512 * 1024
-"""Unsent bytes after which a connection is taken for dead: audio stops at `HIGH_WATER`, so these are answers to
-commands whose sender reads none of them. Overflow policy: disconnect."""
 FLOOD_UNITS: Final = 400
 FLOOD_WINDOW_S: Final = 10.0
 """A command counts one unit, one that begins or ends a turn twenty; a device polls twice a second. So many in less time
 are a flood. Overflow policy: disconnect."""
 TURN_UNITS: Final = 20
-_TIOCOUTQ: Final = 0x5411
-"""Linux' SIOCOUTQ: bytes that the other end has not acknowledged."""
-
 log = logger.bind(tag="pull4g")
 
 
 class PullConnection(asyncio.Protocol):
-    """One TCP connection. Implements `mynah.net.pull_download.Line`."""
+    """One TCP connection: reads commands and hands them to the device that they come from."""
 
     # fmt: off
     __slots__ = (
-        "_announced", "_device", "_full", "_ids", "_load", "_load_since", "_pieces", "_server", "_settling", "_stream",
-        "_transport", "_written", "seen_at",
+        "_device", "_ids", "_line", "_load", "_load_since", "_server", "_settling", "_stream", "seen_at",
     )
     # fmt: on
 
     def __init__(self, server: Pull4gServer) -> None:
         self._server = server
         self._stream = ServerStream()
-        self._transport: asyncio.Transport | None = None
+        self._line: PullLine | None = None
         self._device: PullDevice | None = None
         self._ids: tuple[str, Peer] | None = None  # who it is, once it was let in
-        self._announced = False  # that framed mode was understood
-        self._full = False
         self._settling: asyncio.TimerHandle | None = None
-        self._written = 0
-        # Where on the connection, and where in the reply, each piece of audio ends. Bounded by what a reply keeps.
-        self._pieces: deque[tuple[int, int]] | None = None
         self._load, self._load_since = 0, 0.0
         self.seen_at = 0.0
         """When it last brought something, on the loop's clock."""
@@ -83,8 +66,7 @@ class PullConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A device has connected."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._line = PullLine(cast(asyncio.Transport, transport), self._free)
         self.seen_at = self._load_since = asyncio.get_running_loop().time()
         self._server.begin(self)
 
@@ -96,7 +78,7 @@ class PullConnection(asyncio.Protocol):
             self._settling.cancel()
             self._settling = None
         self._take(self._stream.feed(data))
-        if self._stream.settling and self._transport is not None:
+        if self._stream.settling and self._line is not None:
             self._settling = loop.call_later(SETTLE_S, self._settle)
 
     def eof_received(self) -> bool:
@@ -108,93 +90,48 @@ class PullConnection(asyncio.Protocol):
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
-        if self._device is not None:
-            self._device.download.detach(self)
-            self._device = None
-        self._transport = None
+        if self._device is not None and self._line is not None:
+            self._device.download.detach(self._line)
+        self._device = self._line = None
         self._server.done(self)
 
     def pause_writing(self) -> None:
         """Too much is unsent."""
-        self._full = True
+        if self._line is not None:
+            self._line.full = True
 
     def resume_writing(self) -> None:
         """What was unsent has left."""
-        self._full = False
+        if self._line is not None:
+            self._line.full = False
         if self._device is not None:
             self._device.download.on_room()
-
-    # -- Line
-
-    @property
-    def framed(self) -> bool:
-        """Whether it is in framed mode, in our direction."""
-        return self._announced
-
-    @property
-    def full(self) -> bool:
-        """Whether it takes no more audio at the moment."""
-        return self._full or self._transport is None
 
     @property
     def named(self) -> bool:
         """Whether it is known whose it is."""
         return self._ids is not None
 
-    def write(self, data: bytes) -> None:
-        """Send."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        self._written += len(data)
-        transport.write(data)
-        if transport.get_write_buffer_size() > MAX_QUEUED_BYTES:
-            log.warning("{} reads nothing any more, closing its connection", self.name)
-            transport.abort()
-
-    def write_audio(self, data: bytes, end: int) -> None:
-        """Send a piece of the current reply that ends at offset ``end``."""
-        self.write(pull4g.audio(data, self._announced))
-        if self._pieces is None:
-            self._pieces = deque()
-        self._pieces.append((self._written, end))
-
-    def begin_reply(self) -> None:
-        """Offsets from now on are those of another reply."""
-        self._pieces = None
-
-    def arrived(self) -> int:
-        """Return up to which offset of the current reply everything has reached the other end's kernel.
-
-        A proxy in between is such an other end: then less may have reached the device, and only it can tell.
-        """
-        pieces, transport = self._pieces, self._transport
-        if not pieces or transport is None:
-            return 0
-        there = self._written - transport.get_write_buffer_size() - _unacknowledged(transport)
-        found = 0
-        while pieces and pieces[0][0] <= there:
-            found = pieces.popleft()[1]
-        if not pieces:
-            pieces.append((0, found))  # asked again, the answer is the same
-        return found
-
-    def close(self) -> None:
-        """End the connection once what was written has left."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        if self._transport is not None:
-            self._transport.abort()
-
     @property
     def name(self) -> str:
         """Return whose it is, for the log."""
         if self._ids is not None:
             return self._ids[0]
-        return str(_address(self._transport, "peername") if self._transport is not None else "a device")
+        return _address(self._line.transport, "peername") if self._line is not None else "a device"
+
+    def close(self) -> None:
+        """End it once what was written has left."""
+        if self._line is not None:
+            self._line.close()
+
+    def abort(self) -> None:
+        """Cut it."""
+        if self._line is not None:
+            self._line.transport.abort()
+
+    def _free(self) -> None:
+        """The conversation is over; the connection stays for the next one."""
+        self._device = None
 
     # -- what the device says
 
@@ -204,7 +141,7 @@ class PullConnection(asyncio.Protocol):
 
     def _take(self, events: list[pull4g.ClientEvent]) -> None:
         for event in events:
-            if self._transport is None or self._transport.is_closing():
+            if self._line is None or self._line.transport.is_closing():
                 return
             self._on_event(event)
 
@@ -250,9 +187,10 @@ class PullConnection(asyncio.Protocol):
         if self._ids is not None and self._ids[0] != device_id:
             self._refuse(ErrorCode.BAD_COMMAND, f"this connection is that of {self._ids[0]}", close=True)
             return None
-        assert self._transport is not None
-        peer = self._ids[1] if self._ids is not None else _peer(self._transport, device_id, options)
-        found = self._server.enter(self, peer, options, known=self._ids is not None, begins=begins)
+        line = self._line
+        assert line is not None
+        peer = self._ids[1] if self._ids is not None else _peer(line.transport, device_id, options)
+        found = self._server.enter(line, peer, options, known=self._ids is not None, begins=begins)
         if isinstance(found, Refusal):
             unauthorized = found.cause in (Cause.NO_TOKEN, Cause.WRONG_TOKEN, Cause.NOT_BOUND)
             code = ErrorCode.UNAUTHORIZED if unauthorized else ErrorCode.BUSY
@@ -262,21 +200,18 @@ class PullConnection(asyncio.Protocol):
         self._device = found
         return found
 
-    def forget(self) -> None:
-        """The conversation is over; the connection stays for the next one."""
-        self._device = None
-        self._pieces = None
-
     def _announce(self, device: PullDevice, always: bool = False) -> None:
         """Tell a device in framed mode that it was understood: the first time in a line, which frames follow."""
-        if self._stream.framed and (always or not self._announced):
-            self.write(pull4g.ready(device.session_id, self._announced))
-            self._announced = True
+        line = self._line
+        if line is not None and self._stream.framed and (always or not line.framed):
+            line.write(pull4g.ready(device.session_id, line.framed))
+            line.framed = True
 
     def _refuse(self, code: ErrorCode, text: str, *, close: bool = False) -> None:
-        self.write(pull4g.error(code, text, self._announced))
-        if close:
-            self.close()
+        if self._line is not None:
+            self._line.write(pull4g.error(code, text, self._line.framed))
+            if close:
+                self._line.close()
 
     def _count(self) -> None:
         self._load += 1
@@ -369,7 +304,7 @@ class Pull4gServer:
         return device_id in self._devices
 
     def enter(
-        self, connection: PullConnection, peer: Peer, options: Options, *, known: bool, begins: bool
+        self, line: PullLine, peer: Peer, options: Options, *, known: bool, begins: bool
     ) -> PullDevice | Refusal:
         """Return the device that speaks over a connection, or why it may not.
 
@@ -389,16 +324,15 @@ class Pull4gServer:
         if device is None:
             device = PullDevice(self._gate, self, peer, options, self._store, self._lead_ms)
             self._devices[peer.device_id] = device
-        device.download.attach(connection)
+        device.download.attach(line)
         return device
 
     def departed(self, device: PullDevice) -> None:
         """A conversation is over."""
         if self._devices.get(device.peer.device_id) is device:
             del self._devices[device.peer.device_id]
-        line = device.line
-        if isinstance(line, PullConnection):
-            line.forget()
+        if device.line is not None:
+            device.line.free()
 
     # -- now and then
 
@@ -425,13 +359,3 @@ def _peer(transport: asyncio.Transport, device_id: str, options: Options) -> Pee
 def _address(transport: asyncio.BaseTransport, name: str) -> str:
     address = transport.get_extra_info(name)
     return address[0] if address else ""
-
-
-def _unacknowledged(transport: asyncio.BaseTransport) -> int:
-    """Return how many bytes the other end has not acknowledged; 0 where that cannot be told."""
-    sock = transport.get_extra_info("socket")
-    try:
-        (count,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), _TIOCOUTQ, bytes(4)))
-    except (OSError, AttributeError, ValueError):  # another system, or closed already
-        return 0
-    return int(count)

@@ -106,7 +106,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Interrupt(msgspec.Struct, frozen=True):
-    """The device wants neither its recording nor the reply any more. Of the options only the token is told."""
+    """The device wants neither its recording nor the reply any more. Of the options only token and Client-Id are told."""
 
     device_id: str
     options: Options
@@ -388,7 +388,7 @@ class ServerStream:
         event: ClientEvent
         try:
             values = words.split_options(told.decode("ascii", "replace"))
-            known = {"token"} if word == _INTERRUPT else values.keys()
+            known = {"token", "client"} if word == _INTERRUPT else values.keys()
             options = words.read_options({key: values[key] for key in values if key in known}, framed)
             event = _EVENTS[word](device_id, options)
         except WireError as error:

@@ -218,9 +218,9 @@ def device_request(device_id: str, options: Options, framed: bool) -> bytes:
     return words.command(words.REQUEST_AUDIO, device_id, options, framed)
 
 
-def device_interrupt(device_id: str, framed: bool, token: str | None = None) -> bytes:
+def device_interrupt(device_id: str, framed: bool, token: str | None = None, client_id: str = "") -> bytes:
     """Stop recording and reply. Raises WireError as `device_start` does."""
-    return words.command(words.INTERRUPT, device_id, Options(token), framed)
+    return words.command(words.INTERRUPT, device_id, Options(token, client_id=client_id), framed)
 
 
 def device_acknowledge(count: int) -> bytes:
