@@ -123,7 +123,8 @@ def test_a_taken_port_is_exit_code_2_without_traceback(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "mynah.cli", "serve", "-s", "server.ip=127.0.0.1", "-s", f"server.http_port={port}",
              "-s", "server.port=0", "-s", "server.pull4g_port=0", "-s", "log.log_file=",
-             "-s", f"log.data_dir={tmp_path}/data", "-s", "ASR.f={type: fake, text: hi}", "-s", "selected_module.ASR=f"],
+             "-s", f"log.data_dir={tmp_path}/data", "-s", "ASR.f={type: fake, text: hi}",
+             "-s", "selected_module.ASR=f"],
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert done.returncode == 2

@@ -13,8 +13,7 @@ import pytest
 
 from mynah.dialogue.outbox import Announcement, Delivery, Outbox
 from mynah.dialogue.reminders import Agenda
-from mynah.dialogue.services import VisionAccess
-from mynah.dialogue.services import Services
+from mynah.dialogue.services import Services, VisionAccess
 from mynah.dialogue.session import Session
 from mynah.net import devices as module
 from mynah.net.devices import Devices

@@ -106,7 +106,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Interrupt(msgspec.Struct, frozen=True):
-    """The device wants neither its recording nor the reply any more. Of the options only token and Client-Id are told."""
+    """The device wants neither its recording nor the reply any more. Its options are token and Client-Id."""
 
     device_id: str
     options: Options
