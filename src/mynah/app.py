@@ -254,7 +254,12 @@ class App:
 
     def _metrics(self, services: Services, devices: Devices, watch: Watch) -> MetricsService:
         write = self._observation.attach(
-            services, self._engine.vllm, lambda: iter(devices), lambda: watch.signals, watch.memory_limit
+            services,
+            self._engine.vllm,
+            lambda: iter(devices),
+            lambda: watch.signals,
+            watch.memory_limit,
+            devices.limit,
         )
         return MetricsService(write, self.settings.server.metrics_token.get_secret_value())
 

@@ -251,6 +251,11 @@ class Devices:
 
     # -- for the operator
 
+    @property
+    def limit(self) -> int:
+        """How many devices there is room for."""
+        return self._max_connections
+
     def __len__(self) -> int:
         return len(self._sessions)
 

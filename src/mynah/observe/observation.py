@@ -59,10 +59,12 @@ class Observation:
         sessions: Callable[[], Iterator[Session]],
         signals: Callable[[], Signals],
         memory_limit: int,
+        max_connections: int,
     ) -> Callable[[], Awaitable[bytes]] | None:
         """Begin to watch; before there are sessions. Returns what writes the metrics; None: they are switched off.
 
-        ``signals`` returns the last look at the server, ``memory_limit`` is in bytes (0: unknown).
+        ``signals`` returns the last look at the server, ``memory_limit`` is in bytes (0: unknown),
+        ``max_connections`` how many devices there is room for.
         """
         if self._traces is not None:
             self._traces.start()
@@ -75,7 +77,7 @@ class Observation:
         services.toolbox.watch = metrics.on_tool
         sources = Sources(
             sessions=sessions,
-            max_connections=self._settings.server.limits.max_connections,
+            max_connections=max_connections,
             pacer=services.voice.pacer.stats,
             ingest=services.ingest.stats,
             speculation=services.speculation.stats,

@@ -89,7 +89,9 @@ class Readings(Collector):
         yield sessions
         sources = self._sources
         yield _gauge(
-            "mynah_connections_limit", "The setting server.limits.max_connections.", sources.max_connections
+            "mynah_connections_limit",
+            "Devices there is room for: server.limits.max_connections, or what the limit of open files allows.",
+            sources.max_connections,
         )
         yield from self._load(sources)
         yield from self._audio(sources)
