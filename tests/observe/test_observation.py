@@ -41,7 +41,7 @@ async def test_a_conversation_is_counted(tmp_path: Path) -> None:
         assert value(found, "mynah_provider_first_result_seconds_count", kind="TTS", provider="FakeTTS") >= 1
         assert value(found, "mynah_frames_sent_total") >= 3
         assert sum(count for (name, _), count in found.items() if name == "mynah_sessions") == 1
-        assert value(found, "mynah_connections_limit") == 25000, "of benchmarks/fakes.yaml"
+        assert 0 < value(found, "mynah_connections_limit") <= 25000, "of benchmarks/fakes.yaml, or what fits"
         assert value(found, "mynah_event_loop_lag_seconds_count") > 0
         assert value(found, "mynah_memory_limit_bytes") > 0
 
