@@ -77,7 +77,7 @@ class Observation:
             sessions=sessions,
             max_connections=self._settings.server.limits.max_connections,
             pacer=services.voice.pacer.stats,
-            ingest=services.ingest.stats,
+            ingest=services.ingest.totals,
             speculation=services.speculation.stats,
             traces=self._traces.stats if self._traces is not None else TraceStats(),
             admission=services.admission,
