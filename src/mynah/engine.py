@@ -14,7 +14,7 @@ from loguru import logger
 from mynah.audio.codec_pool import CodecThreads
 from mynah.audio.echo import choose
 from mynah.audio.encode import EncoderPool, Form, PcmCoders, SpeechEncoder
-from mynah.audio.ingest import Ingest
+from mynah.audio.ingest_remote import ScalingIngest
 from mynah.audio.pacer import Pacer, PacerStats
 from mynah.config import Settings
 from mynah.dialogue.admission import Admission, Bounds, Level, Thresholds
@@ -82,7 +82,7 @@ class Engine:
         self._providers: list[Provider[Any]] = []
         self._codec = CodecThreads(CODEC_THREADS)
         self._pacer: Pacer | None = None
-        self.ingest: Ingest | None = None
+        self.ingest: ScalingIngest | None = None
         self.vllm: GuardedVllm | None = None
         self.tally: TurnTally | None = None
         self.admission = _admission(settings)
@@ -122,7 +122,8 @@ class Engine:
         engine = GuardedVadEngine(
             vad.engine(), vad.name, lambda error: log.warning("voice detection {}: {}", vad.name, error)
         )
-        self.ingest = Ingest(engine)
+        beside = settings.server.audio_process == "auto" and whole_cores() > 1
+        self.ingest = ScalingIngest(engine, vad.source() if beside else None)
         self.ingest.start()
         self._codec.start()
         self._pacer = Pacer()

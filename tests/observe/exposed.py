@@ -22,11 +22,12 @@ def sources(sessions: list[HasPhase] | None = None) -> Sources:
     def walk() -> Iterator[HasPhase]:
         return iter(sessions or [])
 
+    ingest = IngestStats()
     return Sources(
         sessions=walk,
         max_connections=100,
         pacer=PacerStats(),
-        ingest=IngestStats(),
+        ingest=lambda: ingest,
         speculation=SpeculationStats(),
         traces=TraceStats(),
         admission=Admission(),

@@ -43,7 +43,8 @@ async def test_sessions_are_counted_some_at_a_time() -> None:
 async def test_figures_of_the_parts() -> None:
     at = sources()
     at.pacer.frames, at.pacer.late_frames, at.pacer.restarts = 1000, 2, 1
-    at.ingest.packets, at.ingest.bad_packets, at.ingest.batches, at.ingest.vad_errors = 500, 4, 80, 5
+    ingest = at.ingest()
+    ingest.packets, ingest.bad_packets, ingest.batches, ingest.vad_errors = 500, 4, 80, 5
     at.speculation.hits, at.speculation.misses, at.speculation.wasted_tokens = 7, 3, 44
     at.traces.exported, at.traces.dropped, at.traces.failed = 10, 11, 12
     at.admission.level, at.admission.talking, at.admission.busy_total = Level.FULL, 17, 6
@@ -75,15 +76,15 @@ async def test_figures_of_the_parts() -> None:
 
 async def test_every_dropped_packet_has_a_reason() -> None:
     at = sources()
-    names = [name for name in at.ingest.__struct_fields__ if name.startswith("dropped_")]
+    names = [name for name in at.ingest().__struct_fields__ if name.startswith("dropped_")]
     reasons = [name for name in names if name != "dropped_packets"]  # that one is their sum
     for number, name in enumerate(reasons, 1):
-        setattr(at.ingest, name, number)
-    assert sorted(drops(at.ingest)) == sorted(
+        setattr(at.ingest(), name, number)
+    assert sorted(drops(at.ingest())) == sorted(
         (n.removeprefix("dropped_"), i) for i, n in enumerate(reasons, 1)
     )
     found = await values(metrics(), at)
-    for reason, count in drops(at.ingest):
+    for reason, count in drops(at.ingest()):
         assert value(found, "mynah_ingest_dropped_packets_total", reason=reason) == count
 
 
@@ -138,3 +139,10 @@ async def test_cpu_time_of_the_threads_that_carry_a_server() -> None:
     assert value(found, "mynah_thread_cpu_seconds_total", thread="loop") > 0
     assert value(found, "mynah_thread_cpu_seconds_total", thread="codec") >= 0
     assert thread_cpu_s(-1) == 0.0
+
+
+async def test_cpu_time_of_hearing_includes_the_process_beside() -> None:
+    at = sources()
+    at.ingest().process_s = 1000.0
+    found = await values(metrics(), at)
+    assert value(found, "mynah_thread_cpu_seconds_total", thread="ingest") >= 1000

@@ -20,21 +20,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mynah.audio.echo import EchoControl
 from mynah.audio.ingest_stream import (
-    ITEM_BYTES,
     MAX_PENDING_PER_STREAM,
     PCM_RATES,
     Decision,
     Flush,
     IngestSink,
+    IngestStats,
     IngestStream,
     Pcm,
     Stamped,
+    size_of,
 )
 from mynah.audio.opus import OpusDecoder
 from mynah.audio.pcm import StreamResampler
@@ -102,26 +102,6 @@ class VadEngine(Protocol):
         """
 
 
-class IngestStats(msgspec.Struct):
-    """Counters since the start. Each has one writing thread; readers may be a batch behind."""
-
-    packets: int = 0
-    """Taken by the worker, pieces of PCM among them."""
-    bad_packets: int = 0
-    """Not Opus: replaced by nothing, the stream went on."""
-    dropped_packets: int = 0
-    """Refused, for one of the three reasons below. PCM counts in pieces of 100 ms or less."""
-    dropped_credit: int = 0
-    """Of these: beyond the stream's credit; the sender brings more than it can speak."""
-    dropped_stream: int = 0
-    """Of these: too much of the stream was pending."""
-    dropped_overload: int = 0
-    """Of these: too much of all streams was pending; the server is overloaded."""
-    batches: int = 0
-    vad_errors: int = 0
-    """Calls in which the engine raised a MynahError. Audio without decisions is delivered all the same."""
-
-
 Segment = tuple["IngestStream", bytes, Flush | None]
 """A stretch of a stream's audio, then perhaps a flush."""
 Delivery = tuple["IngestStream", bytes, tuple[Decision, ...], Flush | None]
@@ -145,6 +125,7 @@ class Ingest:
         """
         self._engine, self._loop, self._interval = engine, loop, interval_s
         self.stats = IngestStats()
+        self.open_streams = 0
         self.failed: asyncio.Future[None] | None = None
         """Made by `start`. Gets an exception if the worker dies: then no session hears anything any more and
         the process should end. Cancelled by `stop`."""
@@ -189,7 +170,21 @@ class Ingest:
 
         ``echo`` takes the device's own voice out of its Opus packets; it outlives the stream.
         """
+        self.open_streams += 1
         return IngestStream(self, sink, echo)
+
+    def totals(self) -> IngestStats:
+        """Return the counters of all streams; those of the worker may be a batch behind."""
+        return self.stats
+
+    def work(self) -> list[Delivery]:
+        """Do all that is listed, on the caller's thread: for a process that has nothing else to do and never starts
+        a worker. In order per stream.
+        """
+        done: list[Delivery] = []
+        while self._ring or self._behind:
+            done += self._process(self._take_streams())
+        return done
 
     @property
     def queue_age_s(self) -> float:
@@ -215,6 +210,9 @@ class Ingest:
             self._ring.append(stream)
             if not self._work.is_set():
                 self._work.set()
+
+    def _hurry(self) -> None:
+        self._urgent.set()
 
     def _deliver(self, batch: deque[Delivery]) -> None:
         try:
@@ -315,7 +313,7 @@ class Ingest:
                 segments.append((stream, b"".join(parts), item))
                 parts = []
                 continue
-            taken += _size(item)
+            taken += size_of(item)
             pcm = self._audio(stream, item)
             parts.append(pcm)
             room -= len(pcm)
@@ -438,7 +436,7 @@ class Ingest:
         taken = 0
         while stream._queue:
             if not isinstance(item := stream._queue.popleft(), Flush):
-                taken += _size(item)
+                taken += size_of(item)
         stream._bytes_out += taken
         self._bytes_out += taken
 
@@ -454,10 +452,3 @@ class Ingest:
         if decoder is not None and len(self._idle_decoders) < _IDLE_DECODERS:
             decoder.reset()
             self._idle_decoders.append(decoder)
-
-
-def _size(item: bytes | Stamped | Pcm) -> int:
-    """Return what a packet counts in memory."""
-    if isinstance(item, bytes):
-        return len(item) + ITEM_BYTES
-    return len(item.data if isinstance(item, Pcm) else item.packet) + ITEM_BYTES

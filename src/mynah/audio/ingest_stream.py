@@ -7,16 +7,16 @@ Nobody can hurt the others by sending much: a stream may not bring more audio th
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
 
 from mynah.audio.credit import MAX_DEBT_S, opus_cost_s, pcm_cost_s
 from mynah.audio.echo import EchoControl
 from mynah.audio.opus import OpusDecoder
 from mynah.audio.pcm import StreamResampler
 from mynah.errors import AudioError
-
-if TYPE_CHECKING:
-    from mynah.audio.ingest import Ingest
 
 PCM_RATES: Final = (8000, 48000)
 """Lowest and highest rate in Hz of PCM that is taken: telephones and browsers."""
@@ -88,6 +88,54 @@ class Flush:
         self.token = token
 
 
+class IngestStats(msgspec.Struct):
+    """Counters since the start. Each has one writing thread; readers may be a batch behind."""
+
+    packets: int = 0
+    """Taken by the worker, pieces of PCM among them."""
+    bad_packets: int = 0
+    """Not Opus: replaced by nothing, the stream went on."""
+    dropped_packets: int = 0
+    """Refused, for one of the three reasons below. PCM counts in pieces of 100 ms or less."""
+    dropped_credit: int = 0
+    """Of these: beyond the stream's credit; the sender brings more than it can speak."""
+    dropped_stream: int = 0
+    """Of these: too much of the stream was pending."""
+    dropped_overload: int = 0
+    """Of these: too much of all streams was pending; the server is overloaded."""
+    batches: int = 0
+    vad_errors: int = 0
+    """Calls in which the engine raised a MynahError. Audio without decisions is delivered all the same."""
+    process_s: float = 0.0
+    """Processor time in s of the process beside the worker thread, if there is one."""
+
+
+def size_of(item: bytes | Stamped | Pcm) -> int:
+    """Return what a packet counts in memory, in bytes."""
+    if isinstance(item, bytes):
+        return len(item) + ITEM_BYTES
+    return len(item.data if isinstance(item, Pcm) else item.packet) + ITEM_BYTES
+
+
+class StreamWorker(Protocol):
+    """Who works for streams: the thread of `mynah.audio.ingest`, or the process of `mynah.audio.ingest_remote`."""
+
+    stats: IngestStats
+    open_streams: int
+    """Streams that are not closed yet."""
+    _now: Callable[[], float]
+    _bytes_in: int
+    """Of what was queued, in all; written by the loop."""
+    _bytes_out: int
+    """Of what was taken, in all; written by the worker."""
+
+    def _list(self, stream: IngestStream, now: float) -> None:
+        """Have the worker look at the stream."""
+
+    def _hurry(self) -> None:
+        """Have it begin at once with what is listed next."""
+
+
 class IngestStream:
     """One device's audio while it listens. Made by `Ingest.open`; all calls from the event loop, none blocks.
 
@@ -95,7 +143,7 @@ class IngestStream:
     PCM comes from people's programs, which have no use for it.
     """
 
-    def __init__(self, ingest: Ingest, sink: IngestSink, echo: EchoControl | None = None) -> None:
+    def __init__(self, ingest: StreamWorker, sink: IngestSink, echo: EchoControl | None = None) -> None:
         self._ingest, self._sink, self._echo = ingest, sink, echo
         self._queue: deque[bytes | Stamped | Pcm | Flush] = deque()  # append and popleft are atomic
         self._listed = False  # in the ring; set by the loop, cleared by the worker
@@ -158,14 +206,22 @@ class IngestStream:
         """
         if not self._closed:
             self._queue.append(Flush(token))
-            self._ingest._urgent.set()  # first: when the worker sees the work, it sees that it is urgent
+            self._ingest._hurry()  # first: when the worker sees the work, it sees that it is urgent
             self._ingest._list(self, self._ingest._now())
 
     def close(self) -> None:
         """No more audio; the sink gets nothing any more. Safe more than once."""
         if not self._closed:
             self._closed = True
+            self._ingest.open_streams -= 1
             self._ingest._list(self, self._ingest._now())
+
+    def accept(self, item: bytes | Pcm) -> None:
+        """Queue a packet whose sender has passed all bounds elsewhere."""
+        self._bytes_in += size_of(item)
+        self._ingest._bytes_in += size_of(item)
+        self._queue.append(item)
+        self._ingest._list(self, self._ingest._now())
 
     def _put(self, item: bytes | Stamped | Pcm, size: int, cost_s: float, lost: int = 1) -> bool:
         """Queue the item and pay for it, if the bounds allow. Else ``lost`` packets are counted as dropped."""

@@ -203,6 +203,11 @@ class Server(Section):
         "headers are believed",
         default=(),
     )
+    audio_process: Literal["auto", "never"] = setting(
+        "`auto`: when some 50 people speak at the same moment, voices are decoded and detected in a second process of "
+        "55 MB; not on a machine with one core. `never`: always in a thread of the server",
+        default="auto",
+    )
     limits: Limits = setting("bounds against mistakes and abuse", default=Limits())
     overload: Overload = setting("what happens when too many people talk", default=Overload())
 

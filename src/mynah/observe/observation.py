@@ -79,7 +79,7 @@ class Observation:
             sessions=sessions,
             max_connections=max_connections,
             pacer=services.voice.pacer.stats,
-            ingest=services.ingest.stats,
+            ingest=services.ingest.totals,
             speculation=services.speculation.stats,
             traces=self._traces.stats if self._traces is not None else TraceStats(),
             admission=services.admission,

@@ -50,7 +50,8 @@ class Sources(msgspec.Struct, frozen=True):
     """Begins to go through all sessions as they are now."""
     max_connections: int
     pacer: PacerStats
-    ingest: IngestStats
+    ingest: Callable[[], IngestStats]
+    """Returns the counters of what was heard."""
     speculation: SpeculationStats
     traces: TraceStats
     admission: Admission
@@ -124,7 +125,7 @@ class Readings(Collector):
         )
 
     def _audio(self, sources: Sources) -> Iterator[Metric]:
-        pacer, ingest = sources.pacer, sources.ingest
+        pacer, ingest = sources.pacer, sources.ingest()
         yield _counter("mynah_frames_sent", "Frames of 60 ms sent to devices.", pacer.frames)
         yield _counter("mynah_frames_late", "Frames sent more than 5 ms after their time.", pacer.late_frames)
         yield _counter(
@@ -182,6 +183,7 @@ class Exposition:
     def __init__(self, registry: CollectorRegistry, sources: Sources) -> None:
         """``registry`` gets the readings besides what it has."""
         self._registry = registry
+        self._sources = sources
         self._readings = Readings(sources)
         registry.register(self._readings)
         GCCollector(registry=registry)
@@ -201,7 +203,8 @@ class Exposition:
 
     async def _write(self) -> bytes:
         await self._readings.count_sessions()
-        process = await asyncio.to_thread(lambda: (*self._process.collect(), _threads()))
+        beside_s = self._sources.ingest().process_s
+        process = await asyncio.to_thread(lambda: (*self._process.collect(), _threads(beside_s)))
         parts = [generate_latest(_Families(process))]
         begun = time.perf_counter()
         for family in self._registry.collect():
@@ -222,8 +225,8 @@ class _Families(Collector):
         return self._families
 
 
-def _threads() -> Metric:
-    """Return the CPU time of the threads that carry a server."""
+def _threads(beside_s: float) -> Metric:
+    """Return the CPU time of the threads that carry a server; ``beside_s`` is that of the process that hears."""
     family = CounterMetricFamily(
         "mynah_thread_cpu_seconds", "CPU time by what the threads do.", labels=["thread"]
     )
@@ -232,6 +235,7 @@ def _threads() -> Metric:
         work = next((work for work, mark in THREADS.items() if mark in thread.name), None)
         if work is not None and thread.native_id is not None:
             used[work] += thread_cpu_s(thread.native_id)
+    used["ingest"] += beside_s
     for work, seconds in used.items():
         family.add_metric([work], seconds)
     return family

@@ -15,6 +15,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mynah.audio.ingest import VadEngine
+from mynah.audio.ingest_wire import EngineSource
 
 
 class Kind(enum.StrEnum):
@@ -120,6 +121,13 @@ class VadProvider(Provider[VadOptionsT]):
     def engine(self) -> VadEngine:
         """Return the shared engine; valid after `start`."""
         raise NotImplementedError
+
+    def source(self) -> EngineSource | None:
+        """Return how another process makes an engine that decides alike; None: it cannot, all streams are heard here.
+
+        The process is started when many people speak. What it raises ends it, and this one's engine goes on.
+        """
+        return None
 
 
 # ---------------------------------------------------------------- ASR

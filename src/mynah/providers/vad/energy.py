@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from mynah.audio.ingest_wire import EngineSource
 from mynah.errors import ProviderError
 from mynah.providers.base import VadOptions, VadProvider
 
@@ -94,6 +95,11 @@ class EnergyEngine:
         self._free += range(2 * old - 1, old - 1, -1)
 
 
+def engine_of(margin_db: str) -> EnergyEngine:
+    """Return an engine with this margin, a number in dB."""
+    return EnergyEngine(float(margin_db))
+
+
 class EnergyOptions(VadOptions):
     """Options of ``type: energy``."""
 
@@ -118,6 +124,10 @@ class EnergyVad(VadProvider[EnergyOptions]):
     async def start(self) -> None:
         """Make the engine."""
         self._engine = EnergyEngine(self.options.margin_db)
+
+    def source(self) -> EngineSource:
+        """Return how another process makes the engine."""
+        return EngineSource(f"{__name__}:{engine_of.__name__}", str(self.options.margin_db))
 
     async def stop(self) -> None:
         """Forget all states."""

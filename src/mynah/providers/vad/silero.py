@@ -23,6 +23,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from pydantic import Field
 
+from mynah.audio.ingest_wire import EngineSource
 from mynah.errors import ProviderError
 from mynah.providers.base import VadOptions, VadProvider
 
@@ -281,6 +282,16 @@ def limit_blas_threads() -> bool:
     return False
 
 
+def ready_engine(_: str = "") -> SileroEngine:
+    """Return an engine that has made its first pass."""
+    limit_blas_threads()
+    engine = SileroEngine()
+    slot = engine.open()
+    engine.process(np.array([slot]), np.zeros((1, CHUNK), np.float32))
+    engine.close(slot)
+    return engine
+
+
 class SileroOptions(VadOptions):
     """Options of ``type: silero``."""
 
@@ -302,12 +313,11 @@ class SileroVad(VadProvider[SileroOptions]):
 
     async def start(self) -> None:
         """Load the weights (20 ms) and make the first pass, so that the first user does not pay for it."""
-        limit_blas_threads()
-        engine = SileroEngine()
-        slot = engine.open()
-        engine.process(np.array([slot]), np.zeros((1, CHUNK), np.float32))
-        engine.close(slot)
-        self._engine = engine
+        self._engine = ready_engine()
+
+    def source(self) -> EngineSource:
+        """Return how another process makes the engine."""
+        return EngineSource(f"{__name__}:{ready_engine.__name__}")
 
     async def stop(self) -> None:
         """Forget weights and states."""
