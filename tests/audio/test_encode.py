@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mynah.audio.encode import EncoderPool, SpeechEncoder
+from mynah.audio.encode import EncoderPool, PcmCoders, SpeechEncoder
 from mynah.audio.opus import SPEECH_BITRATE, Effort, OpusDecoder, OpusEncoder, packet_duration_ms
 from mynah.errors import AudioError
 from tests.audio.inline_codec import InlineCodec
@@ -184,3 +184,61 @@ def test_pieces_of_any_length_make_the_same_number_of_frames(sizes: list[int], r
 
     samples = sum(sizes) // 2 * 16000 / rate
     assert abs(run(main()) - samples / 960) < 1 + 2 / 960
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(0, 6000).map(lambda count: count * 2), max_size=12),
+    st.sampled_from([8000, 11025, 16000, 24000, 44100, 48000]),
+)
+def test_pcm_is_framed_and_nothing_else(sizes: list[int], rate: int) -> None:
+    """At its own rate it is what came, byte by byte, filled up with silence to whole frames."""
+    pcm = tone(rate, sum(sizes) / 2 / rate)
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(pcm[at : at + size])
+        at += size
+
+    async def main() -> list[bytes]:
+        encoder = SpeechEncoder(InlineCodec(), rate, rate, encoders=PcmCoders())
+        frames: list[bytes] = []
+        for piece in pieces:
+            frames += await encode(encoder, piece)
+        return frames + await encode(encoder, b"", last=True)
+
+    frames, whole = run(main()), b"".join(pieces)
+    size = rate * 60 // 1000 * 2
+    assert {len(frame) for frame in frames} <= {size}
+    assert b"".join(frames) == whole + bytes(-len(whole) % size)
+
+
+@virtual
+async def test_pcm_is_resampled_to_what_the_device_wants() -> None:
+    frames = await encode(
+        SpeechEncoder(InlineCodec(), 16000, 8000, encoders=PcmCoders()), tone(16000, 1.2), last=True
+    )
+    samples = np.frombuffer(b"".join(frames), "<i2").astype(float)
+    assert len(samples) == pytest.approx(9600, abs=480)
+    spectrum = np.abs(np.fft.rfft(samples[:8000]))
+    assert np.argmax(spectrum) == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize(("rate", "opus", "pcm"), [(16000, True, True), (11025, False, True), (7999, False, False),
+                                                   (48000, True, True), (48001, False, False)])  # fmt: skip
+def test_which_rates_there_are(rate: int, opus: bool, pcm: bool) -> None:
+    for coders, has in ((EncoderPool(), opus), (PcmCoders(), pcm)):
+        if has:
+            SpeechEncoder(InlineCodec(), 16000, rate, encoders=coders)
+        else:
+            with pytest.raises(AudioError):
+                SpeechEncoder(InlineCodec(), 16000, rate, encoders=coders)
+
+
+def test_coders_of_pcm_have_no_state_to_share() -> None:
+    coders = PcmCoders()
+    one = coders.take(16000, 60)
+    one.tune(Effort.LIGHT)
+    coders.give_back(one)
+    coders.give_back(one)
+    assert one.encode(b"\x01\x02") == b"\x01\x02"
+    assert one.encode(b"\x01\x02", hold_gil=True) == b"\x01\x02"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mynah.audio.encode import SpeechEncoder
+from mynah.audio.encode import Form, PcmCoders, SpeechEncoder
+from mynah.audio.outlet import Outlet
 from mynah.audio.pacer import Pacer
 from mynah.dialogue.speak import PUSHED, START_GAP_S, PhraseCache, Speech, Spoken, Voice, _cut
 from mynah.providers.base import TtsRequest
@@ -375,3 +377,71 @@ def test_phrase_cache_forgets_the_least_recently_used() -> None:
     assert len(cache) == 3
     assert cache.get(("v", "en", "b", PUSHED)) is None
     assert cache.get(("v", "en", "d", PUSHED)) == (b"x" * 10,)
+
+
+def test_one_voice_speaks_to_devices_of_all_kinds() -> None:
+    """A device that fetches gets the same speech in its own form; what was said before is kept for each form."""
+
+    async def main() -> None:
+        made: list[Form] = []
+        script, codec = Script(), InlineCodec()
+        tts = Siren(script)
+
+        def encoder(form: Form) -> SpeechEncoder:
+            made.append(form)
+            return SpeechEncoder(codec, 16000, form.rate, encoders=None if form.opus else PcmCoders())
+
+        pushed = Voice(tts, Pacer(), encoder)
+        outlet = Outlet(pushed.pacer, lambda: None)
+        plain = Form(16000, opus=False)
+        fetched = pushed.through(outlet, plain)
+        assert pushed.player is pushed.pacer
+        assert pushed.form == PUSHED
+        assert (fetched.tts, fetched.cache, fetched.store, fetched.pacer) == (
+            pushed.tts, pushed.cache, pushed.store, pushed.pacer,
+        )  # fmt: skip
+        sinks = []
+        for voice in (pushed, fetched):
+            speech, sink = voice.open(), Sink()
+            await speech.say(Spoken("Busy."), "en", cacheable=True)
+            speech.begin(sink)
+            speech.finish()
+            sinks.append(sink)
+        assert made == [PUSHED, plain]
+        assert pushed.key("Busy.", "en") != fetched.key("Busy.", "en")
+        await asyncio.sleep(3)
+        assert sinks[0].story[-1] == "end"
+        assert sinks[1].story == [], "nobody has asked"
+        outlet.open()
+        await asyncio.sleep(3)
+        assert sinks[1].story == ["Busy.", *["frame"] * len(sinks[1].packets), "end"]
+        assert b"".join(sinks[1].packets).startswith(NOISE[100 * 26 :][:3200])
+        assert fetched.knows("Busy.", "en")
+        assert pushed.knows("Busy.", "en")
+        again = pushed.through(Outlet(pushed.pacer, lambda: None), Form(8000, opus=False))
+        assert not again.knows("Busy.", "en")
+        assert len(tts.said) == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["played", "cancelled"])
+def test_what_is_over_holds_on_to_nobody(end: str) -> None:
+    """Else the link to the device would wait for the garbage collector."""
+
+    async def main() -> None:
+        speaker, _, sink = voice(Script())
+        speech = speaker.open()
+        speech.begin(sink)
+        await speech.say(Spoken("Hello."), "en")
+        speech.finish()
+        known = weakref.ref(sink)
+        if end == "cancelled":
+            speech.cancel()
+        else:
+            await asyncio.sleep(5)
+            assert sink.story[-1] == "end"
+        del sink
+        assert known() is None
+
+    run(main())

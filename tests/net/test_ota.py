@@ -49,6 +49,33 @@ def test_headers_alone_are_enough() -> None:
     assert set(reply) == {"server_time", "firmware", "websocket"}
 
 
+@pytest.mark.parametrize(
+    ("host", "overrides", "told"),
+    [
+        ("192.168.1.5:8003", (), ("192.168.1.5", False)),
+        ("[fd00::1]:8003", (), ("fd00::1", False)),
+        ("192.168.1.5:8003", ("server.websocket=wss://voice.example/xiaozhi/v1/",), ("voice.example", False)),
+        ("h:8003", ("server.tls.cert=c.pem", "server.tls.key=k.pem"), ("h", True)),
+        ("h:8003", ("server.tls.cert=c.pem", "server.tls.key=k.pem", "server.pull4g.tls=false"), ("h", False)),
+    ],
+)
+def test_who_asks_for_it_is_told_where_answers_are_fetched(
+    host: str, overrides: tuple[str, ...], told: tuple[str, bool]
+) -> None:
+    settings = config.defaults(*overrides)
+    made = OtaService(settings, 8000, Authenticator(settings, ISSUER), clock=lambda: NOW, pull4g_port=10002)
+    origin = RequestOrigin({"host": host, "device-id": MAC, "client-id": "c"}, "192.168.1.77", "192.168.1.5")
+    found = decode_reply(made.reply(origin, b"", "pull4g"))
+    assert found.pull4g is not None
+    assert found.websocket is not None
+    assert (found.pull4g.host, found.pull4g.tls) == told
+    assert found.pull4g.port == 10002
+    assert found.pull4g.token == found.websocket.token
+    assert ISSUER.verify(found.pull4g.token, MAC, "c", NOW)
+    for unasked in (made.reply(origin, b""), made.reply(origin, b"", "mqtt"), service().reply(origin, b"", "pull4g")):
+        assert "pull4g" not in json.loads(unasked)
+
+
 def test_the_body_says_the_version() -> None:
     body = json.dumps({"mac_address": MAC, "uuid": "c", "application": {"version": "2.4.2"}}).encode()
     reply = ask(service(), {}, body)

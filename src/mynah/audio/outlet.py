@@ -9,7 +9,7 @@ again, and a link that stands still for a moment.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from mynah.audio.pacer import Pacer, Playback, PlaybackSink
 
@@ -64,10 +64,31 @@ class Outlet:
         """Whether a reply was handed out to its last frame."""
         return self._playback is not None and self._playback._drained
 
+    def _settle(self) -> None:
+        """Tell that nothing more leaves, if that is so although no frame has just left."""
+        if self.is_open and self.playing and not self.waiting:
+            self._on_rest()
+
     def miss(self, ms: int) -> None:
         """So much of what was handed out has not arrived (yet): it was not heard, and the reply is not over."""
         if self._playback is not None:
             self._playback._miss(ms)
+
+
+class _Nobody:
+    """Whom a playback tells that is over: nobody. Implements `PlaybackSink`."""
+
+    def on_frame(self, packet: bytes, timestamp_ms: int) -> None:
+        """Nothing leaves any more."""
+
+    def on_marker(self, value: Any) -> None:
+        """Nothing leaves any more."""
+
+    def on_played(self) -> None:
+        """It was told."""
+
+
+_NOBODY: Final = _Nobody()
 
 
 class FetchedPlayback(Playback):
@@ -82,8 +103,15 @@ class FetchedPlayback(Playback):
 
     def resume(self, not_before: float | None = None) -> None:
         """Let it out; from now on it is what the device fetches."""
-        self._outlet._playback = self
+        if not self._over:
+            self._outlet._playback = self
         super().resume(not_before)
+
+    def finish(self) -> None:
+        """There is no more input. Who waits for more than was handed out already waits in vain."""
+        super().finish()
+        if self._drained:
+            self._pacer.loop.call_soon(self._outlet._settle)  # not within a call of the producer's
 
     def cancel(self) -> None:
         """Drop everything that was not handed out."""
@@ -140,6 +168,8 @@ class FetchedPlayback(Playback):
         self._plan()
 
     def _leave(self) -> None:
+        # They know us: together they would wait for the garbage collector, and the device with them.
+        self._sink, self._on_low = _NOBODY, None
         if self._outlet._playback is self:
             self._outlet._playback = None
 

@@ -246,6 +246,9 @@ class Speech:
     def cancel(self) -> None:
         """Drop everything that has not been sent."""
         self._supply.cancel()
+        self._sink = (
+            None  # it knows us: together they would wait for the garbage collector, and the link with them
+        )
 
     def restart(self) -> None:
         """Begin anew with what is said next: the work in progress failed and may have left the encoder in its midst."""
@@ -269,8 +272,9 @@ class Speech:
 
     def on_played(self) -> None:
         """Pass on that all is over."""
-        assert self._sink is not None
-        self._sink.on_spoken()
+        sink, self._sink = self._sink, None
+        assert sink is not None
+        sink.on_spoken()
 
 
 def _cut(text: str, fraction: float) -> str:

@@ -15,10 +15,11 @@ from loguru import logger
 
 from mynah.dialogue.admission import TRY_AGAIN_LATER
 from mynah.dialogue.services import Services
+from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
 from mynah.net.gate import Gate
 from mynah.net.peer import Peer
-from mynah.net.pull_download import Download, Line
+from mynah.net.pull_download import Download, Line, Outlook
 from mynah.net.pull_reply import ReplyStore
 from mynah.net.pull_upload import Upload
 from mynah.wire import pull4g
@@ -53,7 +54,11 @@ class Home(Protocol):
 class PullDevice:
     """One device while it has a conversation. Implements `mynah.net.gate.DeviceLink`; made and used on one loop."""
 
-    __slots__ = ("_ended", "_gate", "_home", "_loop", "_options", "_session", "_upload", "download", "peer")
+    # fmt: off
+    __slots__ = (
+        "_gate", "_home", "_loop", "_options", "_session", "_upload", "download", "ending", "peer", "session_id",
+    )
+    # fmt: on
 
     def __init__(
         self, gate: Gate, home: Home, peer: Peer, options: Options, store: ReplyStore, lead_ms: int
@@ -63,17 +68,17 @@ class PullDevice:
         self.peer = peer
         self._options = options
         self._loop = asyncio.get_running_loop()
+        # The newest one, also when it is complete: who lost the link then does not know, and goes on with it.
         self._upload: Upload | None = None
-        self._ended = False
-        self.download = Download(options, store, lead_ms, self._thinks)
+        self.ending = False
+        """The conversation is over or about to be."""
+        self.download = Download(options, store, lead_ms, self._outlook)
         """Its way down."""
-        self._session = gate.open(self, peer)
-        self._session.on_message(Hello())
-
-    @property
-    def session_id(self) -> str:
+        session = gate.open(self, peer)
+        self._session: Session | None = session  # None: over
+        self.session_id = session.session_id
         """Name of the conversation."""
-        return self._session.session_id
+        session.on_message(Hello())
 
     @property
     def line(self) -> Line | None:
@@ -93,6 +98,8 @@ class PullDevice:
 
     def send(self, message: ServerMessage) -> None:
         """Take a message; most have no form on this wire."""
+        if self._session is None:
+            return
         match message:
             case TtsStart():
                 self.download.begin()
@@ -107,14 +114,16 @@ class PullDevice:
 
     def send_audio(self, packet: bytes, timestamp_ms: int) -> None:  # noqa: ARG002
         """Take a frame that the device has asked for."""
-        self.download.add(packet)
+        if self._session is not None:
+            self.download.add(packet)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """End the conversation. The connection, which was opened ahead of time, stays unless there is a reason."""
-        if self._ended:
+        if self.ending:
             return
-        if self.line is not None and code == TRY_AGAIN_LATER:
-            self.line.write(pull4g.error(ErrorCode.BUSY, reason, self.line.framed))
+        self.ending = True
+        if code == TRY_AGAIN_LATER:
+            self._refuse(ErrorCode.BUSY, reason)
         elif self.line is not None and reason:
             self.line.close()
         # Not within a call of the session's own.
@@ -122,25 +131,28 @@ class PullDevice:
 
     def abort(self) -> None:
         """End the conversation at once."""
-        if self._ended:
+        session, self._session = self._session, None
+        if session is None:
             return
-        self._ended = True
+        self.ending = True
         self._drop_upload()
         try:
-            self._session.on_closed()
+            session.on_closed()
         finally:
-            self.download.silence()
             self._gate.closed(self)
             self._home.departed(self)
+            self.download.close()
 
     # -- from the device
 
     def on_start(self, options: Options) -> None:
-        """A recording begins, or goes on after a lost link."""
-        if options.offset is not None and self._upload is not None:
+        """A recording begins, or goes on after a lost link. Who goes on at its first byte begins anew."""
+        if options.offset and self._upload is not None:
             self._upload.resume(options.offset)
         else:
             self.on_interrupt()
+            if self._session is None:
+                return
             self._upload = Upload(self._session, options.codec, options.rate, self._on_uploaded)
             self._session.on_message(Listen("start", ListenMode.MANUAL))
         self._tell_received()
@@ -148,9 +160,8 @@ class PullDevice:
     def on_audio(self, data: bytes) -> None:
         """Take recorded audio; ignored when there is no recording it could belong to."""
         if self._upload is not None and not self._upload.feed(data):
-            if self.line is not None:
-                limit = "a recording may be 60 s or 10 MB long; it is answered up to there"
-                self.line.write(pull4g.error(ErrorCode.TOO_LARGE, limit, self.line.framed))
+            limit = "a recording may be 60 s or 10 MB long; it is answered up to there"
+            self._refuse(ErrorCode.TOO_LARGE, limit)
             self._upload.finish()
 
     def on_complete(self) -> bool:
@@ -163,17 +174,18 @@ class PullDevice:
 
     def on_request(self, options: Options) -> None:
         """The device asks for audio."""
-        if self._upload is not None:
-            self._upload.finish()  # who asks for the answer has nothing more to say
+        if self._upload is not None and self.line is not None and not self.line.framed:
+            self._upload.finish()  # who asks for the answer has nothing more to say; only frames can be mixed
         self.download.poll(options.offset)
 
     def on_interrupt(self) -> None:
         """Stop: end the turn in progress, whatever it is doing, and drop what was not sent."""
         self._drop_upload()
-        if self._session.phase is Phase.LISTENING:
-            self._session.on_message(Listen("stop"))
-        if self._session.phase is not Phase.IDLE:
-            self._session.on_message(Abort())
+        session = self._session
+        if session is not None and session.phase is Phase.LISTENING:
+            session.on_message(Listen("stop"))
+        if session is not None and session.phase is not Phase.IDLE:
+            session.on_message(Abort())
         self.download.silence()
 
     def check(self, now: float) -> None:
@@ -184,7 +196,8 @@ class PullDevice:
             upload.finish()
         if download.line is None and now - download.lost_at > GONE_S:
             self.abort()
-        elif self._session.phase is Phase.REPLYING and download.unfetched(now):
+        elif self._phase in (Phase.REPLYING, Phase.CLOSED) and download.unfetched(now):
+            # Closed is also who is being told that there is no room.
             log.info("{}: a reply was not fetched", self.peer.device_id)
             self.on_interrupt()
         else:
@@ -192,18 +205,33 @@ class PullDevice:
 
     # -- pieces
 
-    def _thinks(self) -> bool:
-        """Whether the conversation is about to bring audio."""
-        return self._session.phase in (Phase.RECOGNISING, Phase.THINKING, Phase.REPLYING)
+    @property
+    def _phase(self) -> Phase:
+        return self._session.phase if self._session is not None else Phase.CLOSED
+
+    def _outlook(self) -> Outlook:
+        """Return what the conversation is about to bring."""
+        upload, phase = self._upload, self._phase
+        if phase in (Phase.RECOGNISING, Phase.THINKING, Phase.REPLYING):
+            return Outlook.SOON
+        if phase is not Phase.LISTENING:
+            return Outlook.NOTHING
+        return Outlook.SOON if upload is not None and upload.complete else Outlook.LATER
 
     def _on_uploaded(self) -> None:
-        self._upload = None
-        self._session.on_message(Listen("stop"))
+        if self._session is not None:
+            self._session.on_message(Listen("stop"))
 
     def _drop_upload(self) -> None:
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.close()
+
+    def _refuse(self, code: ErrorCode, text: str) -> None:
+        if self.line is not None:
+            if not self.line.framed:
+                self.download.end_poll()  # in the middle of audio it would be taken for audio
+            self.line.write(pull4g.error(code, text, self.line.framed))
 
     def _tell_received(self) -> None:
         """Tell how much has arrived, so that the device knows where to go on."""

@@ -8,6 +8,7 @@ answered, and is kept in a `PullReply` until it has arrived.
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -24,6 +25,19 @@ HOLD_S: Final = 0.45
 MAX_LINES: Final = 32
 """Text lines that wait for the end of the audio in front of them: a reply's sentences. Overflow policy: the oldest is
 dropped."""
+
+
+Encode = Callable[[str, bool], bytes]
+"""Makes what is sent of a text; the flag says whether the connection is in framed mode."""
+
+
+class Outlook(enum.Enum):
+    """What a conversation is about to bring."""
+
+    NOTHING = enum.auto()
+    LATER = enum.auto()
+    """A reply, but not soon: the recording that it will answer is still coming in."""
+    SOON = enum.auto()
 
 
 class Line(Protocol):
@@ -61,16 +75,16 @@ class Download:
 
     # fmt: off
     __slots__ = (
-        "_bracket", "_expects", "_frame_ms", "_hold", "_lead_ms", "_lines", "_loop", "_missing", "_options", "_outlet",
-        "_over_at", "_reply", "_returned", "_sent", "_store", "asked_at", "line", "lost_at", "polling",
+        "_bracket", "_frame_ms", "_hold", "_lead_ms", "_lines", "_loop", "_missing", "_options", "_outlet",
+        "_outlook", "_over_at", "_reply", "_returned", "_sent", "_store", "asked_at", "line", "lost_at", "polling",
     )
     # fmt: on
 
     def __init__(
-        self, options: Options, store: ReplyStore, lead_ms: int, expects: Callable[[], bool]
+        self, options: Options, store: ReplyStore, lead_ms: int, outlook: Callable[[], Outlook]
     ) -> None:
-        """``expects`` says whether the conversation is about to bring audio. ``lead_ms``: see `Outlet`."""
-        self._options, self._store, self._lead_ms, self._expects = options, store, lead_ms, expects
+        """``outlook`` says whether the conversation is about to bring audio. ``lead_ms``: see `Outlet`."""
+        self._options, self._store, self._lead_ms, self._outlook = options, store, lead_ms, outlook
         self._loop = asyncio.get_running_loop()
         self._outlet: Outlet | None = None
         self._frame_ms = 60
@@ -87,7 +101,7 @@ class Download:
         """Whether a poll is being answered."""
         self._bracket = False  # AUDIO_START was sent, AUDIO_END was not
         self._hold: asyncio.TimerHandle | None = None
-        self._lines: deque[bytes] = deque(maxlen=MAX_LINES)
+        self._lines: deque[tuple[Encode, str]] = deque(maxlen=MAX_LINES)
 
     def tap(self, voice: Voice) -> Voice:
         """Return the voice for the session: what it says comes here."""
@@ -130,7 +144,9 @@ class Download:
 
     def begin(self) -> None:
         """A reply begins."""
-        self.drop()
+        if self._bracket:
+            self.end_poll()  # two replies in one answer could not be told apart
+        self._drop()
         self._reply = PullReply(self._options.codec, self._store, self._loop.time())
         self._missing = False
         if self.line is not None:
@@ -144,28 +160,30 @@ class Download:
         behind = self._sent < self._reply.end
         piece = self._reply.add(frame)
         if behind or self.line is None or not self.polling or self.line.full:
-            return  # `on_room` or the next poll sends it
+            # `on_room` or the next poll sends it. Until then it is not heard, and what follows it may stay where it is.
+            if self._outlet is not None:
+                self._outlet.shut()
+            self._note_missing()
+            return
         self._write(self.line, piece, self._reply.end)
 
     def over(self) -> None:
         """The reply was played to its end, or cut short."""
         self._over_at = self._loop.time()
 
-    def drop(self) -> None:
-        """Nothing of the reply is to be sent any more."""
-        reply, self._reply = self._reply, None
-        self._sent, self._over_at = 0, 0.0
-        if reply is not None:
-            reply.close()
+    def tell(self, encode: Encode, words: str) -> None:
+        """Send text, if the device wants text; never in the middle of audio, and after a lost link when it is back."""
+        if self._options.text:
+            self._lines.append((encode, words))
+            if not self._bracket:
+                self._flush_lines()
 
-    def tell(self, line: Callable[[str, bool], bytes], words: str) -> None:
-        """Send text, as ``line`` encodes it, if the device wants text; never in the middle of audio."""
-        if self._options.text and self.line is not None:
-            data = line(words, self.line.framed)
-            if self._bracket:
-                self._lines.append(data)
-            else:
-                self.line.write(data)
+    def close(self) -> None:
+        """The conversation is over. Nothing of it is sent any more, and nothing here holds on to it."""
+        self.silence()
+        self._outlet = None
+        self._outlook = _no_outlook
+        self.line = None
 
     # -- from the device
 
@@ -175,13 +193,16 @@ class Download:
         if self.line is None:
             return
         self.asked_at = self._loop.time()
+        self._flush_lines()
         reply, returned = self._reply, self._returned
         self._returned = False
         if reply is not None and offset is not None:
-            reply.note_arrived(offset)
-            # On a connection that is still the same nothing is lost, and more may be on its way than the device knows.
-            if returned and reply.begun_at <= self.lost_at:
-                self._sent = min(max(offset, reply.first), reply.end)
+            if not returned:
+                # Nothing is lost on a connection that is still the same; more may be on its way than the device knows.
+                reply.note_arrived(offset)
+            elif reply.begun_at <= self.lost_at:  # else it speaks of another reply
+                reply.go_on(offset)
+                self._sent = reply.arrived
                 self._note_missing()
         self.polling = True
         self._hold = self._loop.call_later(HOLD_S, self.end_poll)
@@ -196,19 +217,18 @@ class Download:
     def end_poll(self) -> None:
         """Finish the answer to a poll, if one is being answered."""
         line, polling = self.line, self.polling
-        bracket, final = self._bracket, self._drained or not self._more
+        bracket, final = self._bracket, self._complete
         self._stop_answering()
         if line is None or not polling:
             return
         if not bracket:
             line.write(pull4g.audio_start(line.framed))
         line.write(pull4g.audio_end(line.framed, final))
-        while self._lines:
-            line.write(self._lines.popleft())
+        self._flush_lines()
 
     def silence(self) -> None:
         """The device interrupts: nothing of what was to be sent is sent."""
-        self.drop()
+        self._drop()
         self._lines.clear()
         self.end_poll()
 
@@ -220,24 +240,36 @@ class Download:
         return not self._over_at and now - max(self.asked_at, begun) > KEPT_S
 
     def expire(self, now: float) -> None:
-        """Drop a reply that was played long ago."""
-        if self._over_at and now - max(self._over_at, self.asked_at) > KEPT_S:
-            self.drop()
+        """Drop a reply that was played long ago, unless the device is still fetching it."""
+        fetching = self._reply is not None and self._sent < self._reply.end and now - self.asked_at < KEPT_S
+        if self._over_at and now - self._over_at > KEPT_S and not fetching:
+            self._drop()
 
     # -- pieces
 
     @property
-    def _drained(self) -> bool:
-        """Whether everything there will be of the reply has been sent."""
-        reply = self._reply
-        done = bool(self._over_at) or (self._outlet is not None and self._outlet.drained)
-        return done and (reply is None or self._sent >= reply.end)
+    def _complete(self) -> bool:
+        """Whether everything there is to fetch has been sent, and nothing will follow."""
+        if self._reply is not None and self._sent < self._reply.end:
+            return False
+        if self._outlet is not None and self._outlet.playing:
+            return self._outlet.drained
+        return bool(self._over_at) or self._outlook() is Outlook.NOTHING
 
     @property
     def _more(self) -> bool:
         """Whether more audio may come soon."""
         outlet = self._outlet
-        return outlet is not None and (outlet.waiting if outlet.playing else self._expects())
+        if outlet is None:
+            return False
+        return outlet.waiting if outlet.playing else self._outlook() is Outlook.SOON
+
+    def _drop(self) -> None:
+        """Nothing of the reply is to be sent any more."""
+        reply, self._reply = self._reply, None
+        self._sent, self._over_at = 0, 0.0
+        if reply is not None:
+            reply.close()
 
     def _stop_answering(self) -> None:
         self.polling = self._bracket = False
@@ -246,6 +278,11 @@ class Download:
             self._hold = None
         if self._outlet is not None:
             self._outlet.shut()
+
+    def _flush_lines(self) -> None:
+        while self._lines and self.line is not None:
+            encode, words = self._lines.popleft()
+            self.line.write(encode(words, self.line.framed))
 
     def _pump(self) -> None:
         """Send what there is of the reply, in answer to the poll, as far as the connection takes it."""
@@ -289,3 +326,7 @@ class Download:
         """Nothing more comes out for the time being."""
         if self.polling and self.line is not None and not self.line.full:
             self.end_poll()
+
+
+def _no_outlook() -> Outlook:
+    return Outlook.NOTHING

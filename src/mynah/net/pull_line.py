@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import socket
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -19,8 +19,11 @@ cannot be taken back when the device interrupts."""
 MAX_QUEUED_BYTES: Final = 512 * 1024
 """Unsent bytes after which a connection is taken for dead: audio stops at `HIGH_WATER`, so these are answers to
 commands whose sender reads none of them. Overflow policy: disconnect."""
-_TIOCOUTQ: Final = 0x5411
-"""Linux' SIOCOUTQ: bytes that the other end has not acknowledged."""
+_BYTES_ACKED: Final = struct.Struct("120xQ")
+"""Of Linux' ``tcp_info``: ``tcpi_bytes_acked``."""
+_TLS_TICKETS: Final = 1024
+_TLS_RECORD: Final = 64
+"""What TLS adds at most: behind the handshake, and to each record. So what is called arrived has arrived."""
 
 log = logger.bind(tag="pull4g")
 
@@ -28,7 +31,7 @@ log = logger.bind(tag="pull4g")
 class PullLine:
     """Implements `mynah.net.pull_download.Line`."""
 
-    __slots__ = ("_pieces", "_written", "framed", "free", "full", "transport")
+    __slots__ = ("_added", "_full", "_pieces", "_secure", "_written", "framed", "free", "transport")
 
     def __init__(self, transport: asyncio.Transport, free: Callable[[], None]) -> None:
         """``free`` is called when the conversation that it carries is over."""
@@ -36,12 +39,23 @@ class PullLine:
         self.free = free
         self.framed = False
         """Whether we send frames."""
-        self.full = False
-        """Whether it takes no more audio at the moment. Set by the connection."""
+        self._full = False
         self._written = 0
+        self._secure = transport.get_extra_info("sslcontext") is not None
+        # Bytes that TLS has added, at most.
+        self._added = (_acknowledged(transport) or 0) + _TLS_TICKETS if self._secure else 0
         # Where on the connection, and where in the reply, each piece of audio ends. Bounded by what a reply keeps.
         self._pieces: deque[tuple[int, int]] | None = None
         transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes no more audio at the moment. Set by the connection. One that ends takes none at all."""
+        return self._full or self.transport.is_closing()
+
+    @full.setter
+    def full(self, full: bool) -> None:
+        self._full = full
 
     def write(self, data: bytes) -> None:
         """Send."""
@@ -49,6 +63,8 @@ class PullLine:
         if transport.is_closing():
             return
         self._written += len(data)
+        if self._secure:
+            self._added += _TLS_RECORD * (1 + len(data) // 16384)
         transport.write(data)
         if transport.get_write_buffer_size() > MAX_QUEUED_BYTES:
             peer = transport.get_extra_info("peername")
@@ -74,19 +90,31 @@ class PullLine:
         pieces = self._pieces
         if not pieces:
             return 0
-        there = self._written - self.transport.get_write_buffer_size() - _unacknowledged(self.transport)
-        return max((end for at, end in pieces if at <= there), default=0)
+        # Not by what is unsent: of a connection that broke off, no transport tells that any more.
+        count = _acknowledged(self.transport)
+        if count is None:
+            count = self._written - self.transport.get_write_buffer_size()
+        there = count - self._added
+        found = 0
+        for at, end in pieces:
+            if at > there:
+                # Of a piece that is no frame the device has used what has come.
+                return found if self.framed else max(found, end - (at - there))
+            found = end
+        return found
 
     def close(self) -> None:
         """End the connection once what was written has left."""
         self.transport.close()
 
 
-def _unacknowledged(transport: asyncio.BaseTransport) -> int:
-    """Return how many bytes the other end has not acknowledged; 0 where that cannot be told."""
+def _acknowledged(transport: asyncio.BaseTransport) -> int | None:
+    """Return how many bytes of a connection the other end's kernel has acknowledged; None where that is not told."""
     sock = transport.get_extra_info("socket")
     try:
-        (count,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), _TIOCOUTQ, bytes(4)))
-    except (OSError, AttributeError, ValueError):  # another system, or closed already
-        return 0
+        (count,) = _BYTES_ACKED.unpack(
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+        )
+    except (OSError, AttributeError, struct.error):  # another system, or closed already
+        return None
     return int(count)

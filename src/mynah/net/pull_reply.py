@@ -48,7 +48,7 @@ class PullReply:
         self.end = 0
         """Offset behind the newest."""
         self.arrived = 0
-        """Up to here the device has it for certain."""
+        """Up to here the device has it, as far as is known."""
 
     def add(self, frame: bytes) -> bytes:
         """Take the next frame; return it as it goes over the line."""
@@ -65,8 +65,14 @@ class PullReply:
     def acknowledge(self, offset: int) -> None:
         """The device has everything in front of ``offset`` and will not ask for it again."""
         self.note_arrived(offset)
-        while self._chunks and self.first + len(self._chunks[0]) <= self.arrived:
+        while self._chunks and self.first + len(self._chunks[0]) <= offset <= self.end:
             self._drop()
+
+    def go_on(self, offset: int) -> None:
+        """The device has everything in front of ``offset`` and nothing behind, whatever was known here. Nonsense is
+        ignored."""
+        if offset <= self.end:
+            self.arrived = max(offset, self.first)
 
     def note_arrived(self, offset: int) -> None:
         """Everything in front of ``offset`` has arrived, as far as is known here. Nonsense is ignored."""

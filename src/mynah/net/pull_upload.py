@@ -13,6 +13,7 @@ from typing import Final
 
 from mynah.audio.adpcm import AdpcmDecoder
 from mynah.audio.credit import FILL_RATE, MAX_DEBT_S, opus_cost_s, pcm_cost_s
+from mynah.audio.ingest_stream import MAX_PENDING_PER_STREAM
 from mynah.dialogue.session import Session
 from mynah.wire.pull4g import Codec
 
@@ -22,13 +23,16 @@ MAX_S: Final = 60.0
 MARGIN_S: Final = 0.05
 """Kept of the credit: the stream's own account began a moment later."""
 PIECE_S: Final = 0.1
-"""Longest piece of PCM that is handed over at once, so that little waits for the credit of a whole second."""
+"""Pieces in which PCM is handed over: short, so that little waits for the credit of a whole second, and not as short
+as the network may cut it, for each piece takes a place in the stream's queue."""
+LEAST_COST_S: Final = MAX_DEBT_S / (MAX_PENDING_PER_STREAM - 10)
+"""What each piece is taken to cost at least: with short packets it is the stream's queue that would be full first."""
 
 
 class Upload:
     """A recording in progress. Made when it begins; `close` when it is over or not wanted any more."""
 
-    __slots__ = ("_account", "_adpcm", "_codec", "_done", "_loop", "_rate", "_session", "_skip", "_timer",
+    __slots__ = ("_account", "_adpcm", "_codec", "_done", "_loop", "_rate", "_rest", "_session", "_skip", "_timer",
                  "_waiting", "complete", "heard_s", "last_at", "overlong", "received")  # fmt: skip
 
     def __init__(self, session: Session, codec: Codec, rate: int, done: Callable[[], None]) -> None:
@@ -40,6 +44,7 @@ class Upload:
         self._waiting: deque[bytes] = deque()
         self._account = 0.0  # when the credit is whole again, on the loop's clock
         self._timer: asyncio.TimerHandle | None = None
+        self._rest = b""  # PCM, less than a piece
         self._skip = 0  # bytes to come that were received before the link was lost
         self.received = 0
         """Bytes, as they came over the line."""
@@ -67,20 +72,18 @@ class Upload:
         if not data or self.complete or self.overlong:
             return True
         self.received += len(data)
-        for piece in self._pieces(data):
-            self.heard_s += self._seconds(piece)
-            if self.heard_s > MAX_S or self.received > MAX_BYTES:
-                self.overlong = True
-                return False
-            self._waiting.append(piece)
+        self.overlong = self.received > MAX_BYTES or not self._take(data)
         if self._timer is None:
             self._hand_over()
-        return True
+        return not self.overlong
 
     def finish(self) -> None:
         """There is no more."""
         if not self.complete:
             self.complete = True
+            if self._rest:
+                self._waiting.append(self._rest)
+                self._rest = b""
             if self._timer is None:
                 self._hand_over()
 
@@ -88,25 +91,33 @@ class Upload:
         """Drop what waits; ``done`` is not called any more."""
         self.complete = True
         self._waiting.clear()
+        self._rest = b""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._done = _nobody
 
-    def _pieces(self, data: bytes) -> list[bytes]:
+    def _take(self, data: bytes) -> bool:
+        """Have the pieces that these bytes complete wait; return False when the recording gets too long."""
         if self._codec is Codec.OPUS:
-            return [data]
+            self.heard_s += opus_cost_s(data) * FILL_RATE
+            fits = self.heard_s < MAX_S + 0.001  # a sum of packets is not exact
+            if fits:
+                self._waiting.append(data)
+            return fits
         pcm = data if self._adpcm is None else self._adpcm.decode(data)
+        room = int(MAX_S * self._rate) * 2 - round(self.heard_s * self._rate * 2)
+        self.heard_s += min(len(pcm), room) / (2 * self._rate)
+        pending = self._rest + pcm[:room]
         size = int(self._rate * PIECE_S) * 2
-        return [pcm[at : at + size] for at in range(0, len(pcm), size)]
-
-    def _seconds(self, piece: bytes) -> float:
-        if self._codec is Codec.OPUS:
-            return opus_cost_s(piece) * FILL_RATE
-        return len(piece) / (2 * self._rate)
+        end = len(pending) - len(pending) % size
+        self._waiting.extend(pending[at : at + size] for at in range(0, end, size))
+        self._rest = pending[end:]
+        return len(pcm) <= room
 
     def _cost_s(self, piece: bytes) -> float:
-        return opus_cost_s(piece) if self._codec is Codec.OPUS else pcm_cost_s(len(piece), self._rate)
+        opus = self._codec is Codec.OPUS
+        return max(opus_cost_s(piece) if opus else pcm_cost_s(len(piece), self._rate), LEAST_COST_S)
 
     def _hand_over(self) -> None:
         self._timer = None

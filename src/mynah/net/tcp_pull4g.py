@@ -31,6 +31,8 @@ IDLE_S: Final = 90.0
 line now and then to keep it."""
 SETTLE_S: Final = 0.2
 """Silence after which a command without a line end counts as complete: the simplest devices send none."""
+CLOSE_GRACE_S: Final = 10.0
+"""How much later it is cut: what was written may leave, but not wait for ever for a peer that reads nothing."""
 SWEEP_S: Final = 1.0
 NOT_SENT: Final = 16 * 1024
 """What the kernel takes beyond what is on its way."""
@@ -204,14 +206,19 @@ class PullConnection(asyncio.Protocol):
         """Tell a device in framed mode that it was understood: the first time in a line, which frames follow."""
         line = self._line
         if line is not None and self._stream.framed and (always or not line.framed):
+            if not line.framed:
+                device.download.end_poll()  # it was begun without frames
             line.write(pull4g.ready(device.session_id, line.framed))
             line.framed = True
 
     def _refuse(self, code: ErrorCode, text: str, *, close: bool = False) -> None:
-        if self._line is not None:
-            self._line.write(pull4g.error(code, text, self._line.framed))
+        line, device = self._line, self._device
+        if line is not None:
+            if device is not None and not line.framed:
+                device.download.end_poll()  # in the middle of audio it would be taken for audio
+            line.write(pull4g.error(code, text, line.framed))
             if close:
-                self._line.close()
+                line.close()
 
     def _count(self) -> None:
         self._load += 1
@@ -293,7 +300,9 @@ class Pull4gServer:
         self._connections[connection] = None
         if len(self._connections) > self._max_connections:
             nameless = (known for known in self._connections if not known.named)
-            next(nameless, connection).abort()
+            surplus = next(nameless, connection)
+            del self._connections[surplus]  # now: others may come before it is gone
+            surplus.abort()
 
     def done(self, connection: PullConnection) -> None:
         """A connection is gone."""
@@ -311,21 +320,34 @@ class Pull4gServer:
         ``known``: it has been let in over this connection before. ``begins``: a recording begins with its options.
         """
         device = self._devices.get(peer.device_id)
-        if device is None or not known:
+        goes_on = device is not None and not self._is_other(device, peer, options if begins else None)
+        if not known or not goes_on:
             refusal = self._gate.admit(peer)
             if refusal is not None:
                 self._lines.refused(refusal.cause, peer.device_id, peer.ip, refusal.reason)
                 if self._on_refused is not None:
                     self._on_refused(refusal.cause.value)
                 return refusal
-        if device is not None and begins and not device.suits(options):
-            device.abort()  # with another codec it is another voice; what was said is remembered
+        if device is not None and not goes_on:
+            older = device.line
+            device.abort()
+            if older is not None and older is not line:
+                older.close()
             device = None
         if device is None:
             device = PullDevice(self._gate, self, peer, options, self._store, self._lead_ms)
             self._devices[peer.device_id] = device
+        device.peer = peer
         device.download.attach(line)
         return device
+
+    @staticmethod
+    def _is_other(device: PullDevice, peer: Peer, begun: Options | None) -> bool:
+        """Return whether a conversation cannot go on: it is over, not that of who speaks now (`mynah.net.owners`), or
+        what is ``begun`` has another codec, and therefore another voice. What was said in it is remembered."""
+        if device.ending or device.peer.client_id != peer.client_id:
+            return True
+        return begun is not None and not device.suits(begun)
 
     def departed(self, device: PullDevice) -> None:
         """A conversation is over."""
@@ -343,7 +365,10 @@ class Pull4gServer:
         for device in tuple(self._devices.values()):
             device.check(now)
         for connection in tuple(self._connections):
-            if now - connection.seen_at > IDLE_S:
+            silent = now - connection.seen_at
+            if silent > IDLE_S + CLOSE_GRACE_S:
+                connection.abort()
+            elif silent > IDLE_S:
                 connection.close()
 
 
