@@ -1,6 +1,6 @@
 # make run    set up and start the server         make test   set up and run the whole test suite
 # make demo   set up, start a server, talk to it  make check  all that CI checks
-.PHONY: run test demo check lint types imports bench fuzz abuse simulate clean
+.PHONY: run test demo check lint types imports bench fuzz abuse simulate badlink soak-badlink clean
 
 run:
 	@scripts/setup.sh run
@@ -46,6 +46,15 @@ abuse:
 simulate:
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.simulation $(ARGS)
+
+# Devices that fetch their answers over a bad mobile link: 1 000 turns, and an accelerated day.
+badlink:
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.badlink $(ARGS)
+
+soak-badlink:
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.badlink --devices 100 --turns 10000 $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
