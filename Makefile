@@ -54,7 +54,7 @@ badlink:
 
 soak-badlink:
 	@scripts/setup.sh dev
-	.venv/bin/python -m tests.badlink --devices 100 --turns 10000 $(ARGS)
+	.venv/bin/python -m tests.badlink --devices 100 --turns 6000 $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -16,6 +16,7 @@ import yaml
 from mynah import __version__, cli
 from mynah.errors import ProviderError
 from mynah.wire.messages import ListenMode
+from mynah.wire.pull4g import Codec
 from tests.certificates import write_certificate
 
 
@@ -172,14 +173,14 @@ def test_talk_passes_everything_on(
     given = (
         "--ota http://h/ --url ws://h/ --text a --text b --wav x.wav --mic --json --save r.wav --mode manual "
         "--protocol 3 --transport ws --text-only --token t --device-id aa:bb:cc:dd:ee:01 --timeout 5 --lang en "
-        "--voice kal --insecure --wake hi --dialect json --audio-format pcm --iot --photo p.jpg"
+        "--voice kal --insecure --wake hi --dialect json --audio-format pcm --iot --photo p.jpg --codec adpcm --plain"
     )
     assert mynah(monkeypatch, "talk", *given.split()) == 0
     assert seen[1] == talk.TalkOptions(
         ota="http://h/", url="ws://h/", text=("a", "b"), wav=(Path("x.wav"),), mic=True, json=True, save=Path("r.wav"),
         mode=ListenMode.MANUAL, protocol=3, transport="ws", text_only=True, token="t", device_id="aa:bb:cc:dd:ee:01",
         timeout=5.0, lang="en", voice="kal", insecure=True, wake="hi", dialect=Dialect.JSON, audio_format="pcm",
-        iot=True, photo=Path("p.jpg"),
+        iot=True, photo=Path("p.jpg"), codec=Codec.ADPCM, framed=False,
     )  # fmt: skip
     assert mynah(monkeypatch, "talk", "--protocol", "4") == 2
     assert mynah(monkeypatch, "talk", "--mode", "loud") == 2

@@ -135,7 +135,9 @@ class App:
         pull4g_port = await self._start_pull4g(self.devices, tls)
         firmware = FirmwareFolder(settings.firmware_dir, expected=bool(settings.server.firmware_dir))
         await firmware.refresh()
-        ota = OtaService(settings, ws_port, authenticator, bindings=self.bindings, firmware=firmware)
+        ota = OtaService(
+            settings, ws_port, authenticator, bindings=self.bindings, firmware=firmware, pull4g_port=pull4g_port
+        )  # fmt: skip
         routes = [*ActivationService(self.bindings).routes(), *FirmwareDownloads(firmware).routes()]
         routes += AnnounceService(self.devices, settings.server.announce_token.get_secret_value()).routes()
         routes += self._metrics(services, self.devices, self.watch).routes()
@@ -152,11 +154,16 @@ class App:
         self.watch.start()
         self._warming = asyncio.create_task(self._engine.warm(services))
         self._ready = True
-        host, secure = _local_host(settings.server.ip), "s" if tls else ""
+        return self._addresses(ws_port, http_port, pull4g_port)
+
+    def _addresses(self, ws_port: int, http_port: int, pull4g_port: int) -> Addresses:
+        server = self.settings.server
+        host, secure = _local_host(server.ip), "s" if server.tls.cert else ""
+        pull4g = "tls" if secure and server.pull4g.tls else "tcp"
         return Addresses(
             f"ws{secure}://{host}:{ws_port}{WEBSOCKET_PATH}",
             f"http{secure}://{host}:{http_port}/xiaozhi/ota/",
-            f"tcp://{host}:{pull4g_port}" if pull4g_port else "",
+            f"{pull4g}://{host}:{pull4g_port}" if pull4g_port else "",
         )
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:

@@ -48,6 +48,17 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OtaOption = Annotated[str, typer.Option(help="OTA address to ask for the server, as a device does at boot.")]
 MicOption = Annotated[bool, typer.Option("--mic", help="Use this machine's microphone and loudspeaker.")]
 TransportOption = Annotated[Literal["ws", "mqtt", "pull4g"], typer.Option(help="How to reach the server.")]
+ModeOption = Annotated[
+    Literal["auto", "manual", "realtime"] | None,
+    typer.Option(help="Who ends an utterance; auto, with pull4g manual."),
+]
+CodecOption = Annotated[
+    Literal["pcm", "adpcm", "opus"] | None,
+    typer.Option(help="Audio of pull4g, both ways; opus, if --plain pcm."),
+]
+FramedOption = Annotated[
+    bool | None, typer.Option("--framed/--plain", help="Framed or plain mode of pull4g.", show_default=False)
+]
 DialectOption = Annotated[
     Literal["xiaozhi", "json"], typer.Option(help="Protocol: xiaozhi, or the one with everything as JSON.")
 ]
@@ -75,6 +86,9 @@ ScenarioOption = Annotated[
 ]
 BehaviourOption = Annotated[
     Literal["idle", "talk", "mixed", "churn"] | None, typer.Option(help="What the devices do.")
+]
+LoadTransportOption = Annotated[
+    Literal["ws", "pull4g"] | None, typer.Option(help="How devices reach the server.")
 ]
 DevicesOption = Annotated[
     int | None, typer.Option(min=1, help="Devices of the last step; larger steps before it are left out.")
@@ -151,7 +165,7 @@ def serve(config: ConfigOption = None, set_: SetOption = None) -> None:
 @app.command()
 def talk(
     ota: OtaOption = "",
-    url: Annotated[str, typer.Option(help="WebSocket address, instead of asking an OTA address.")] = "",
+    url: Annotated[str, typer.Option(help="Address to connect to, instead of asking an OTA address.")] = "",
     text: TextOption = None,
     wav: Annotated[
         list[Path] | None, typer.Option(help="Play an audio file into the microphone. Repeatable.")
@@ -161,11 +175,11 @@ def talk(
     json: JsonOption = False,
     save: Annotated[Path | None, typer.Option(help="Write the spoken reply to a WAV file.")] = None,
     waterfall: WaterfallOption = None,
-    mode: Annotated[
-        Literal["auto", "manual", "realtime"], typer.Option(help="Who ends an utterance.")
-    ] = "auto",
+    mode: ModeOption = None,
     protocol: Annotated[int | None, typer.Option(min=1, max=3, help="Framing version of audio.")] = None,
     transport: TransportOption = "ws",
+    codec: CodecOption = None,
+    framed: FramedOption = None,
     dialect: DialectOption = "xiaozhi",
     audio_format: AudioFormatOption = "opus",
     iot: IotOption = False,
@@ -182,8 +196,10 @@ def talk(
     from mynah.sim.conversation import Dialect
     from mynah.sim.talk import TalkOptions, run
     from mynah.wire.messages import ListenMode
+    from mynah.wire.pull4g import Codec
 
-    given: dict[str, Any] = {"device_id": device_id, "timeout": timeout, "voice": voice}
+    given: dict[str, Any] = {"device_id": device_id, "timeout": timeout, "voice": voice, "lang": lang}
+    given |= {"mode": mode and ListenMode(mode), "codec": codec and Codec(codec)}
     options = TalkOptions(
         ota=ota,
         url=url,
@@ -194,16 +210,15 @@ def talk(
         json=json,
         save=save,
         waterfall=waterfall,
-        mode=ListenMode(mode),
         protocol=protocol,
         transport=transport,
+        framed=framed,
         dialect=Dialect(dialect),
         audio_format=audio_format,
         iot=iot,
         photo=photo,
         text_only=text_only,
         token=token,
-        lang=lang or "",
         insecure=insecure,
         **{name: value for name, value in given.items() if value is not None},
     )
@@ -234,16 +249,19 @@ def bench(
 
 @app.command()
 def loadtest(
-    url: Annotated[str, typer.Argument(metavar="URL", help="WebSocket or OTA address of a server.")] = "",
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="WebSocket, pull4g or OTA address of a server.")
+    ] = "",
     scenario: ScenarioOption = "quick",
     behaviour: BehaviourOption = None,
     devices: DevicesOption = None,
     steps: StepsOption = "",
     duration: DurationOption = None,
     rate: RateOption = None,
-    mode: Annotated[
-        Literal["auto", "manual", "realtime"] | None, typer.Option(help="Who ends an utterance.")
-    ] = None,
+    mode: ModeOption = None,
+    transport: LoadTransportOption = None,
+    codec: CodecOption = None,
+    framed: FramedOption = None,
     protocol: Annotated[int | None, typer.Option(min=1, max=3, help="Framing version of audio.")] = None,
     token: Annotated[str, typer.Option(help="Access token; normally it comes from the OTA address.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="Take any TLS certificate.")] = False,
@@ -257,8 +275,9 @@ def loadtest(
 ) -> None:
     """Be thousands of devices: find out how many a server can hold, and what happens when there are more."""
     from mynah.sim.load.command import LoadtestOptions, main
-    from mynah.sim.load.scenario import Behaviour
+    from mynah.sim.load.scenario import Behaviour, Transport
     from mynah.wire.messages import ListenMode
+    from mynah.wire.pull4g import Codec
 
     options = LoadtestOptions(
         url=url,
@@ -269,6 +288,9 @@ def loadtest(
         duration_s=duration,
         rate=rate,
         mode=ListenMode(mode) if mode else None,
+        transport=Transport(transport) if transport else None,
+        codec=Codec(codec) if codec else None,
+        framed=framed,
         protocol=protocol,
         token=token,
         insecure=insecure,

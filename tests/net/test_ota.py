@@ -56,7 +56,11 @@ def test_headers_alone_are_enough() -> None:
         ("[fd00::1]:8003", (), ("fd00::1", False)),
         ("192.168.1.5:8003", ("server.websocket=wss://voice.example/xiaozhi/v1/",), ("voice.example", False)),
         ("h:8003", ("server.tls.cert=c.pem", "server.tls.key=k.pem"), ("h", True)),
-        ("h:8003", ("server.tls.cert=c.pem", "server.tls.key=k.pem", "server.pull4g.tls=false"), ("h", False)),
+        (
+            "h:8003",
+            ("server.tls.cert=c.pem", "server.tls.key=k.pem", "server.pull4g.tls=false"),
+            ("h", False),
+        ),
     ],
 )
 def test_who_asks_for_it_is_told_where_answers_are_fetched(
@@ -72,7 +76,11 @@ def test_who_asks_for_it_is_told_where_answers_are_fetched(
     assert found.pull4g.port == 10002
     assert found.pull4g.token == found.websocket.token
     assert ISSUER.verify(found.pull4g.token, MAC, "c", NOW)
-    for unasked in (made.reply(origin, b""), made.reply(origin, b"", "mqtt"), service().reply(origin, b"", "pull4g")):
+    for unasked in (
+        made.reply(origin, b""),
+        made.reply(origin, b"", "mqtt"),
+        service().reply(origin, b"", "pull4g"),
+    ):
         assert "pull4g" not in json.loads(unasked)
 
 

@@ -30,12 +30,14 @@ class OtaServer:
     def __init__(self, *replies: Answer, activations: tuple[int, ...] = (), firmware: bytes = b"") -> None:
         self.replies, self.activations, self.firmware = list(replies), list(activations), firmware
         self.asked: list[dict[str, Any]] = []
+        self.queries: list[str] = []
         self.claims: list[tuple[dict[str, str], bytes]] = []
         self.downloads = 0
         self.base = ""
 
     async def _on_ota(self, request: web.Request) -> web.Response:
         self.asked.append(await request.json())
+        self.queries.append(request.query_string)
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         if isinstance(reply, int):
             return web.Response(status=reply)
@@ -80,6 +82,26 @@ class Patience:
 def boot(**options: Any) -> tuple[Boot, Patience]:
     patience = Patience()
     return Boot(options.pop("identity", IDENTITY), sleep=patience, **options), patience
+
+
+async def test_a_boot_for_the_pull_protocol() -> None:
+    told = {"host": "fd00::1", "port": 10002, "tls": True, "token": "t2"}
+    server = OtaServer(OFFER, {"websocket": WEBSOCKET, "pull4g": told}, activations=(200,))
+    device, _ = boot(pull4g=True)
+    async with server.running() as url:
+        found = await device.run(url)
+    assert (found.url, found.token, found.polls) == ("tls://[fd00::1]:10002", "t2", 1)
+    assert server.queries == ["transport=pull4g"] * 2
+
+
+@pytest.mark.parametrize(
+    "told", [None, [], {"host": "h"}, {"host": "", "port": 1}, {"host": "h", "port": 70000}]
+)
+async def test_an_answer_without_an_address_of_the_pull_protocol(told: Any) -> None:
+    device, _ = boot(pull4g=True)
+    async with OtaServer({"websocket": WEBSOCKET, "pull4g": told}).running() as url:
+        with pytest.raises(ConnectError, match="names no address of the 4G pull protocol"):
+            await device.run(url)
 
 
 async def test_a_boot() -> None:

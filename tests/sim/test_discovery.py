@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mynah.sim.discovery import DeviceIdentity, fetch_reply
+from mynah.sim.discovery import DeviceIdentity, asking_for, fetch_reply
 from mynah.sim.link import ConnectError
 from mynah.wire.ota import OtaRequest, WebsocketSettings, decode_reply, parse_request
 from tests.certificates import write_certificate
@@ -125,3 +125,9 @@ async def test_tls_on_one_side_only(tmp_path: Path) -> None:
     async with server:
         with pytest.raises(ConnectError, match=r"TLS handshake failed: is it http:// there?"):
             await fetch_reply(url.replace("http", "https"), IDENTITY)
+
+
+def test_asking_for_another_transport() -> None:
+    assert asking_for("http://h/ota/", "") == "http://h/ota/"
+    assert asking_for("http://h/ota/", "pull4g") == "http://h/ota/?transport=pull4g"
+    assert asking_for("http://h/ota/?a=1", "pull4g") == "http://h/ota/?a=1&transport=pull4g"

@@ -11,6 +11,7 @@ import types
 import wave
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,9 +20,11 @@ from mynah.audio.pcm import write_wav
 from mynah.sim import talk
 from mynah.sim.camera import JPEG
 from mynah.sim.conversation import Conversation, Dialect
-from mynah.sim.talk import MAX_PHOTO_BYTES, TalkOptions, run
+from mynah.sim.pull4g.codec import Form
+from mynah.sim.talk import MAX_PHOTO_BYTES, TalkOptions, form_of, run
 from mynah.sim.timeline import TurnTimeline
 from mynah.wire.messages import ListenMode
+from mynah.wire.pull4g import Codec
 
 from .scripted import Connection, Script, ScriptedServer, silent, tone
 from .test_camera import Vision
@@ -112,6 +115,26 @@ def test_several_turns(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["answer"] == "You said [two]."
     assert report["audio_seconds"] == pytest.approx(0.48)
     assert len(server.connections) == 1
+
+
+def pull(**more: Any) -> TalkOptions:
+    return TalkOptions(text=("x",), transport="pull4g", **more)
+
+
+@pytest.mark.parametrize(
+    ("codec", "framed", "form"),
+    [
+        (None, None, Form(Codec.OPUS, framed=True)),
+        (None, False, Form(Codec.PCM, framed=False)),
+        (None, True, Form(Codec.OPUS, framed=True)),
+        (Codec.PCM, None, Form(Codec.PCM, framed=False)),
+        (Codec.PCM, True, Form(Codec.PCM, framed=True)),
+        (Codec.ADPCM, None, Form(Codec.ADPCM, framed=True)),
+        (Codec.ADPCM, False, Form(Codec.ADPCM, framed=False)),
+    ],
+)
+def test_what_is_not_said_of_a_form(codec: Codec | None, framed: bool | None, form: Form) -> None:
+    assert form_of(codec, framed) == form
 
 
 @pytest.mark.parametrize(("text", "language"), [("现在几点了", "zh-CN"), ("What time is it?", "en-US")])
@@ -333,6 +356,16 @@ def test_failures_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
         (TalkOptions(text=("x",), waterfall=Path("turn.png")), "so the name ends in .svg"),
         (TalkOptions(wav=(Path(__file__),)), "as audio"),
         (TalkOptions(text=("x",), transport="mqtt"), "the transport mqtt is not available"),
+        (TalkOptions(text=("x",), url="tcp://h:1"), "add --transport pull4g"),
+        (TalkOptions(text=("x",), framed=False), "--codec, --framed and --plain need --transport pull4g"),
+        (pull(text_only=True), "--text-only does not go with --transport pull4g"),
+        (pull(mode=ListenMode.AUTO), "--mode auto: with --transport pull4g the button decides"),
+        (pull(wake="hey"), "--wake does not go with"),
+        (pull(mic=True), "--mic does not go with"),
+        (pull(iot=True), "--iot does not go with"),
+        (pull(dialect=Dialect.JSON), "--dialect json does not go with"),
+        (pull(protocol=2), "--protocol does not go with"),
+        (pull(codec=Codec.OPUS, framed=False), "Opus needs framed mode"),
         (TalkOptions(text=("x",), ota="http://x/", url="ws://x/"), "either --ota or --url"),
         (TalkOptions(text=(" ",)), "there is no text to speak"),
         (TalkOptions(wav=(Path("/no/such.wav"),)), "no such audio file: /no/such.wav"),

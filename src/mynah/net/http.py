@@ -221,7 +221,7 @@ class DeviceHttp:
 
     async def _discover(self, request: web.Request) -> web.Response:
         await self._ota.refresh()
-        body = self._ota.reply(_origin(request), await request.read())
+        body = self._ota.reply(_origin(request), await request.read(), request.query.get("transport", ""))
         return web.Response(body=body, content_type="application/json")
 
     async def _health(self, _request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Final
+from urllib.parse import urlsplit
 
 from loguru import logger
 
@@ -23,10 +24,12 @@ from mynah.texts import languages, text
 from mynah.texts.catalog import FALLBACK
 from mynah.wire.ota import (
     MAX_FIELD_CHARS,
+    PULL4G,
     Activation,
     Firmware,
     OtaReply,
     OtaRequest,
+    Pull4gSettings,
     ServerTime,
     WebsocketSettings,
     encode_reply,
@@ -76,10 +79,12 @@ class OtaService:
         *,
         bindings: Bindings | None = None,
         firmware: FirmwareFolder | None = None,
+        pull4g_port: int = 0,
     ) -> None:
-        """``websocket_port`` is the port really listened on; ``clock`` gives seconds since the epoch.
+        """The ports are those really listened on; ``clock`` gives seconds since the epoch.
 
-        ``bindings`` None: devices need no owner. ``firmware`` None: none is offered.
+        ``bindings`` None: devices need no owner. ``firmware`` None: none is offered. ``pull4g_port`` 0: devices that
+        fetch their answers are not served.
         """
         self._settings = settings
         self._authenticator = authenticator
@@ -87,25 +92,27 @@ class OtaService:
         self._clock = clock
         self._bindings = bindings
         self._firmware = firmware
+        self._pull4g_port = pull4g_port
 
     async def refresh(self) -> None:
         """Take note of new firmware, if it was not looked for lately. Takes a second at most."""
         if self._firmware is not None:
             await self._firmware.refresh()
 
-    def reply(self, origin: RequestOrigin, body: bytes) -> bytes:
-        """Answer one device with JSON. Needs neither a body nor a Device-Id."""
+    def reply(self, origin: RequestOrigin, body: bytes, transport: str = "") -> bytes:
+        """Answer one device with JSON. Needs neither a body nor a Device-Id.
+
+        ``transport`` is what the query asks for: with `PULL4G` the answer says where that is served, too.
+        """
         request = parse_request(origin.headers, body)
         device_id = request.device_id or _told_id(origin.headers.get("device-id", ""))
         address = self._placement.websocket_url(device_id, origin)
+        token = self._authenticator.token_for(device_id, request.client_id)
         reply = OtaReply(
             server_time=self._server_time(),
             firmware=self._firmware_for(request, origin),
-            websocket=WebsocketSettings(
-                url=address,
-                token=self._authenticator.token_for(device_id, request.client_id),
-                version=WIRE_VERSION,
-            ),
+            websocket=WebsocketSettings(url=address, token=token, version=WIRE_VERSION),
+            pull4g=self._pull4g(address, token) if transport == PULL4G else None,
             activation=self._activation_for(request, device_id, origin),
         )
         waits = "waits to be bound: type `bind` and the code it shows into this server's terminal"
@@ -151,6 +158,14 @@ class OtaService:
         url = http_address(self._settings, origin, DOWNLOAD_PATH + image.name)
         _log.info("{} {} is offered {}", request.board_type, request.app_version, image.name)
         return Firmware(image.version, url)
+
+    def _pull4g(self, websocket_url: str, token: str) -> Pull4gSettings | None:
+        """Say where devices fetch their answers: under the name that leads to the WebSocket, at a port of its own."""
+        server = self._settings.server
+        host = urlsplit(websocket_url).hostname
+        if not self._pull4g_port or not host:
+            return None
+        return Pull4gSettings(host, self._pull4g_port, bool(server.tls.cert) and server.pull4g.tls, token)
 
     def _activation_for(
         self, request: OtaRequest, device_id: str, origin: RequestOrigin

@@ -18,8 +18,10 @@ from mynah.sim.discovery import TIMEOUT_S, DeviceIdentity, fetch_reply
 from mynah.sim.firmware import download, image_version, is_newer
 from mynah.sim.link import ConnectError
 from mynah.sim.nvs import Nvs
+from mynah.sim.pull4g.line import Address
 from mynah.sim.state import Observer
 from mynah.wire.hello import VERSIONS
+from mynah.wire.ota import PULL4G
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -47,6 +49,7 @@ class BootResult(msgspec.Struct, frozen=True):
     """Where the device talks to from now on."""
 
     url: str
+    """Of a WebSocket, or ``tcp://`` and ``tls://`` where the pull protocol was asked for."""
     token: str
     protocol: int
     """Framing version."""
@@ -64,6 +67,7 @@ class _Reply(msgspec.Struct):
     activation: Any = None
     mqtt: Any = None
     websocket: Any = None
+    pull4g: Any = None
     server_time: Any = None
     firmware: Any = None
 
@@ -81,8 +85,12 @@ class Boot:
         observer: Observer | None = None,
         sleep: Sleep = asyncio.sleep,
         verify_tls: bool = True,
+        pull4g: bool = False,
     ) -> None:
-        """``sleep`` waits for the pauses of ``policy``; ``observer`` is told the code to show."""
+        """``sleep`` waits for the pauses of ``policy``; ``observer`` is told the code to show.
+
+        ``pull4g``: ask for the pull protocol, and talk over nothing else.
+        """
         self.nvs = nvs or Nvs()
         self.counters = counters or Counters()
         self._identity = identity
@@ -90,6 +98,7 @@ class Boot:
         self._observer = observer or Observer()
         self._sleep = sleep
         self._verify_tls = verify_tls
+        self._pull4g = pull4g
         self._installed: set[tuple[str, str]] = set()
         self._polls = 0
         self._clock_ms = 0
@@ -118,7 +127,12 @@ class Boot:
         pause_s = self._policy.first_retry_s
         for attempt in range(1, self._policy.attempts + 1):
             try:
-                body = await fetch_reply(url, self._identity, verify_tls=self._verify_tls)
+                body = await fetch_reply(
+                    url,
+                    self._identity,
+                    verify_tls=self._verify_tls,
+                    transport=PULL4G if self._pull4g else "",
+                )
                 return msgspec.json.decode(body, type=_Reply)
             except ConnectError:
                 if attempt == self._policy.attempts:
@@ -169,6 +183,8 @@ class Boot:
             self._clock_ms = int(timestamp + minutes * 60_000)
 
     def _result(self, url: str, reply: _Reply) -> BootResult:
+        if self._pull4g:
+            return self._pull4g_result(url, reply)
         if isinstance(reply.mqtt, dict):
             raise ConnectError(
                 f"{url} names an MQTT server, and devices prefer that to a WebSocket: it is not simulated"
@@ -182,6 +198,21 @@ class Boot:
             token=self.nvs.text("websocket", "token"),
             # Firmware takes 0 for 1; a version it does not know cannot be spoken here either.
             protocol=version if version in VERSIONS else 1,
+            firmware=self._identity.version,
+            clock_ms=self._clock_ms,
+            polls=self._polls,
+        )
+
+    def _pull4g_result(self, url: str, reply: _Reply) -> BootResult:
+        found = pull4g_address(reply.pull4g)
+        if found is None:
+            raise ConnectError(
+                f"{url} names no address of the 4G pull protocol: is server.pull4g.enabled true there?"
+            )
+        return BootResult(
+            url=found.url,
+            token=_text(reply.pull4g, "token"),
+            protocol=1,
             firmware=self._identity.version,
             clock_ms=self._clock_ms,
             polls=self._polls,
@@ -229,6 +260,14 @@ def activation_body(identity: DeviceIdentity, challenge: str) -> bytes:
             "hmac": proof,
         }
     )
+
+
+def pull4g_address(told: object) -> Address | None:
+    """Read where an OTA answer sends devices that fetch their answers; None when it does not say."""
+    host, port, tls = (_member(told, key) for key in ("host", "port", "tls"))
+    if not isinstance(host, str) or not host or not isinstance(port, int) or not 0 < port < 65_536:
+        return None
+    return Address(host, port, tls is True)
 
 
 def _member(holder: object, key: str) -> object:

@@ -103,6 +103,8 @@ class Conversation(msgspec.Struct):
     counters: Counters = msgspec.field(default_factory=Counters)
     played: list[bytes] = []
     """Opus packets that the loudspeaker played."""
+    pcm: bytes = b""
+    """The same where it did not come as Opus: s16le mono."""
     sample_rate: int = 24000
     timelines: list[TurnTimeline] = []
     """Of the last `MAX_TRACES` turns, once the conversation is over."""
@@ -114,6 +116,8 @@ class Conversation(msgspec.Struct):
 
     def audio(self) -> bytes:
         """Return what was played as s16le mono at ``sample_rate``. Takes some 30 µs per packet."""
+        if self.pcm:
+            return self.pcm
         decoder = OpusDecoder(self.sample_rate)
         pieces: list[bytes] = []
         for packet in self.played:
@@ -174,7 +178,7 @@ async def converse_live(
             while marks.stop_at is None and device.connected:
                 await device.changed()
             if marks.stop_at is not None:
-                turn = _result(Said(" ".join(marks.stt)), marks, marks.stt_at or marks.stop_at)
+                turn = turn_of(Said(" ".join(marks.stt)), marks, marks.stt_at or marks.stop_at)
                 conversation.turns.append(turn)
                 origin, asked_at = (
                     (Origin.STT, marks.stt_at) if marks.stt_at else (Origin.START, marks.start_at)
@@ -194,8 +198,15 @@ async def _connected(
     tracer = Tracer(watcher, pcm=target.dialect is Dialect.JSON and target.audio_format == "pcm")
     recorder = Recorder(tracer, started_at)
     if not url:
-        booted = await _boot(target, recorder, conversation.counters)
-        url, token, protocol = booted.url, token or booted.token, protocol or booted.protocol
+        boot = Boot(
+            target.identity,
+            policy=target.boot,
+            counters=conversation.counters,
+            observer=recorder,
+            verify_tls=target.verify_tls,
+        )
+        found = await booted(boot, target.ota_url, target.timeout_s, recorder)
+        url, token, protocol = found.url, token or found.token, protocol or found.protocol
         conversation.stages["discover"] = _ms(started_at, time.monotonic())
     device = _device(target, protocol or 1, recorder, conversation.counters)
     opening_at = connected_at = time.monotonic()
@@ -219,23 +230,17 @@ async def _connected(
             turn.timeline = seen.spans()
 
 
-async def _boot(target: Target, recorder: Recorder, counters: Counters) -> BootResult:
-    boot = Boot(
-        target.identity,
-        policy=target.boot,
-        counters=counters,
-        observer=recorder,
-        verify_tls=target.verify_tls,
-    )
+async def booted(boot: Boot, url: str, timeout_s: float, recorder: Recorder) -> BootResult:
+    """Boot within a time that people are ready to wait. Raises ConnectError that says what it waited for."""
     try:
-        async with asyncio.timeout(target.timeout_s):
-            return await boot.run(target.ota_url)
+        async with asyncio.timeout(timeout_s):
+            return await boot.run(url)
     except TimeoutError:
         if not recorder.code:
-            raise ConnectError(f"{target.ota_url} was not done within {target.timeout_s:g} s") from None
+            raise ConnectError(f"{url} was not done within {timeout_s:g} s") from None
         raise ConnectError(
-            f"{target.ota_url} wants this device to be bound first: enter the code {recorder.code} there; "
-            f"nobody did within {target.timeout_s:g} s"
+            f"{url} wants this device to be bound first: enter the code {recorder.code} there; "
+            f"nobody did within {timeout_s:g} s"
         ) from None
 
 
@@ -295,7 +300,7 @@ async def _take_turn(
         asked_at = await _speak(target, device, microphone, said.pcm)
     marks.last_at = max(marks.last_at, asked_at)
     error = await _hear_out(target, device, marks)
-    turn = _result(said, marks, asked_at)
+    turn = turn_of(said, marks, asked_at)
     turn.late_frames = device.speaker.late_frames - late_before
     if error or not turn.ok:
         turn.ok = False
@@ -351,7 +356,8 @@ async def _hear_out(target: Target, device: SimulatedDevice, marks: Marks) -> st
     return ""
 
 
-def _result(said: Said, marks: Marks, asked_at: float) -> Turn:
+def turn_of(said: Said, marks: Marks, asked_at: float) -> Turn:
+    """Sum a turn up; its times count from ``asked_at``, by `time.monotonic`."""
     stages = {
         name: _ms(asked_at, at)
         for name, at in (

@@ -99,10 +99,22 @@ class DeviceIdentity(msgspec.Struct, frozen=True):
         return headers
 
 
+def asking_for(url: str, transport: str) -> str:
+    """Return an OTA address that asks for another transport than the WebSocket, such as ``pull4g``."""
+    return f"{url}{'&' if '?' in url else '?'}transport={transport}" if transport else url
+
+
 async def fetch_reply(
-    url: str, identity: DeviceIdentity, *, timeout_s: float = TIMEOUT_S, verify_tls: bool = True
+    url: str,
+    identity: DeviceIdentity,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    verify_tls: bool = True,
+    transport: str = "",
 ) -> bytes:
     """Post to the OTA address and return the answer's body, at most `MAX_REPLY_BYTES`. Raises ConnectError.
+
+    ``transport`` is one to ask for besides the WebSocket.
 
     Like firmware this takes nothing but 200 for a success and follows no redirect.
     """
@@ -113,7 +125,7 @@ async def fetch_reply(
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.post(
-                url,
+                asking_for(url, transport),
                 data=identity.ota_body(),
                 headers=identity.ota_headers(),
                 allow_redirects=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -57,7 +57,15 @@ class Marks:
 class Recorder(Observer):
     """Takes down the conversation and passes everything on to a second observer."""
 
-    def __init__(self, watcher: Observer, started_at: float) -> None:
+    def __init__(
+        self,
+        watcher: Observer,
+        started_at: float,
+        *,
+        duration_ms: Callable[[bytes], float] = packet_duration_ms,
+    ) -> None:
+        """``duration_ms`` tells how long received audio is; without it, it is Opus."""
+        self._duration_ms = duration_ms
         self.marks = Marks()
         self.messages: list[MessageSeen] = []
         self.code = ""
@@ -93,7 +101,7 @@ class Recorder(Observer):
         if direction is Direction.DOWN:
             self.marks.audio_at = self.marks.audio_at or at_s
             self.marks.last_at = at_s
-            self.marks.audio_s += packet_duration_ms(packet) / 1000
+            self.marks.audio_s += self._duration_ms(packet) / 1000
         self._watcher.on_audio(direction, packet, at_s)
 
     def on_state(self, state: DeviceState, at_s: float) -> None:

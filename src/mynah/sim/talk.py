@@ -7,6 +7,7 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
@@ -22,6 +23,9 @@ from mynah.sim.device import AudioFormat
 from mynah.sim.discovery import DeviceIdentity
 from mynah.sim.link import TokenRefusedError
 from mynah.sim.microphone import FRAME_MS
+from mynah.sim.pull4g.codec import Form
+from mynah.sim.pull4g.conversation import PullTarget, converse_pull
+from mynah.sim.pull4g.line import SCHEMES
 from mynah.sim.recorder import describe
 from mynah.sim.soundcard import SoundCard
 from mynah.sim.state import Direction, Observer
@@ -29,6 +33,8 @@ from mynah.sim.timeline import Span
 from mynah.sim.voice import DEFAULT_VOICE, language_of, speak
 from mynah.sim.waterfall import draw
 from mynah.wire.messages import DeviceMessage, ListenMode, ReceivedMessage
+from mynah.wire.ota import PULL4G
+from mynah.wire.pull4g import Codec
 
 DEFAULT_OTA_URL = "http://127.0.0.1:8003/xiaozhi/ota/"
 """Where `mynah serve` listens on this machine unless told otherwise."""
@@ -62,10 +68,15 @@ class TalkOptions:
     save: Path | None = None
     waterfall: Path | None = None
     """SVG file to draw the turns into."""
-    mode: ListenMode = ListenMode.AUTO
+    mode: ListenMode | None = None
+    """None: auto; with the transport ``pull4g`` manual, as there is no other."""
     protocol: int | None = None
     """Framing version; None: what the server asks for."""
     transport: str = "ws"
+    codec: Codec | None = None
+    """Of the transport ``pull4g``, both ways; None: Opus in framed mode, PCM in plain mode."""
+    framed: bool | None = None
+    """Framed or plain mode of that transport; None: framed, unless ``codec`` is PCM."""
     dialect: Dialect = Dialect.XIAOZHI
     audio_format: AudioFormat = "opus"
     """Of the up-link in the JSON dialect."""
@@ -114,7 +125,7 @@ def run(options: TalkOptions) -> int:
         target = _target(options)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_talk(options, target, console, conversation))
-        if options.save is not None and conversation.played:
+        if options.save is not None and (conversation.played or conversation.pcm):
             write_wav(options.save, conversation.audio(), conversation.sample_rate)
             console.print(f"saved {escape(str(options.save))}")
         _draw(options, conversation, console)
@@ -187,7 +198,16 @@ def report(conversation: Conversation, error: str = "") -> TalkReport:
     )
 
 
-async def _talk(options: TalkOptions, target: Target, console: Console, record: Conversation) -> None:
+async def _talk(
+    options: TalkOptions, target: Target | PullTarget, console: Console, record: Conversation
+) -> None:
+    if isinstance(target, PullTarget):
+        said = await asyncio.to_thread(_prepare, options)
+        screen = _Screen(console, pull=target.form)
+        screen.start()
+        await converse_pull(target, said, watcher=screen, record=record)
+        screen.flush()
+        return
     screen = _Screen(console, options.audio_format)
     if options.mic:
         await _talk_live(target, screen, record)
@@ -227,10 +247,16 @@ def _check_said(options: TalkOptions) -> None:
 
 def _check_device(options: TalkOptions) -> None:
     """Raise ConfigError when there is no such device, or it cannot be used like this."""
-    if options.transport != "ws":
-        raise ConfigError(f"the transport {options.transport} is not available: use --transport ws")
+    if options.transport not in {"ws", PULL4G}:
+        raise ConfigError(f"the transport {options.transport} is not available: use ws or {PULL4G}")
     if options.ota and options.url:
         raise ConfigError("give either --ota or --url, not both")
+    if options.transport == PULL4G:
+        _check_pull(options)
+    elif options.codec is not None or options.framed is not None:
+        raise ConfigError(f"--codec, --framed and --plain need --transport {PULL4G}")
+    elif urlsplit(options.url).scheme in SCHEMES:
+        raise ConfigError(f"{options.url} is an address of the 4G pull protocol: add --transport {PULL4G}")
     if options.audio_format != "opus" and options.dialect is not Dialect.JSON:
         raise ConfigError(f"--audio-format {options.audio_format} needs --dialect json")
     if options.photo is not None and (options.iot or options.dialect is Dialect.JSON):
@@ -239,6 +265,36 @@ def _check_device(options: TalkOptions) -> None:
         raise ConfigError(
             f"--timeout {options.timeout:g} makes no sense: more than 0 s, at most {MAX_TIMEOUT_S:g}"
         )
+
+
+def _check_pull(options: TalkOptions) -> None:
+    """Raise ConfigError for what the 4G pull protocol has no form for."""
+    if options.mode not in {None, ListenMode.MANUAL}:
+        raise ConfigError(
+            f"--mode {options.mode}: with --transport {PULL4G} the button decides, so it is manual"
+        )
+    useless = {
+        "--text-only": options.text_only,
+        "--wake": bool(options.wake),
+        "--mic": options.mic,
+        "--protocol": options.protocol is not None,
+        "--dialect json": options.dialect is Dialect.JSON,
+        "--audio-format": options.audio_format != "opus",
+        "--iot": options.iot,
+        "--photo": options.photo is not None,
+    }
+    for name, given in useless.items():
+        if given:
+            raise ConfigError(
+                f"{name} does not go with --transport {PULL4G}: such a device only records and plays"
+            )
+
+
+def form_of(codec: Codec | None, framed: bool | None) -> Form:
+    """Return how a device of the pull protocol talks, where only a part of it was said. Raises ConfigError."""
+    if framed is None:
+        framed = codec is not Codec.PCM
+    return Form(codec or (Codec.OPUS if framed else Codec.PCM), framed=framed).check()
 
 
 def _picture(path: Path) -> bytes:
@@ -255,20 +311,32 @@ def _picture(path: Path) -> bytes:
     return picture
 
 
-def _target(options: TalkOptions) -> Target:
+def _target(options: TalkOptions) -> Target | PullTarget:
     """Turn the arguments into what to talk to. Blocking. Raises ConfigError when they make no sense."""
     _check_device(options)
     _check_said(options)
     language = options.lang or language_of("".join(options.text) or options.wake)
+    identity = DeviceIdentity(
+        device_id=options.device_id.lower(),
+        language={"zh": "zh-CN", "en": "en-US"}.get(language, language),
+    )
+    ota = options.ota or ("" if options.url else DEFAULT_OTA_URL)
+    if options.transport == PULL4G:
+        return PullTarget(
+            ota_url=ota,
+            url=options.url,
+            token=options.token,
+            identity=identity,
+            form=form_of(options.codec, options.framed),
+            timeout_s=options.timeout,
+            verify_tls=not options.insecure,
+        )
     return Target(
-        ota_url=options.ota or ("" if options.url else DEFAULT_OTA_URL),
+        ota_url=ota,
         ws_url=options.url,
         token=options.token,
-        identity=DeviceIdentity(
-            device_id=options.device_id.lower(),
-            language={"zh": "zh-CN", "en": "en-US"}.get(language, language),
-        ),
-        mode=options.mode,
+        identity=identity,
+        mode=options.mode or ListenMode.AUTO,
         protocol=options.protocol,
         timeout_s=options.timeout,
         verify_tls=not options.insecure,
@@ -300,8 +368,15 @@ def _wake_word(options: TalkOptions) -> Said:
 class _Screen(Observer):
     """Prints every message as it happens; audio in between is summed up in one line per direction."""
 
-    def __init__(self, console: Console, audio_format: AudioFormat = "opus") -> None:
+    def __init__(
+        self, console: Console, audio_format: AudioFormat = "opus", *, pull: Form | None = None
+    ) -> None:
+        """``pull`` is the form of the pull protocol: of its audio, PCM is shown to us."""
+        self._pull = pull
         self._format = {Direction.UP: "PCM" if audio_format == "pcm" else "Opus", Direction.DOWN: "Opus"}
+        if pull is not None:
+            named = {Codec.OPUS: "Opus", Codec.ADPCM: "ADPCM", Codec.PCM: "PCM"}[pull.codec]
+            self._format = dict.fromkeys(Direction, named)
         self.card: SoundCard | None = None
         self._console = console
         self._code = ""
@@ -329,9 +404,12 @@ class _Screen(Observer):
     def on_audio(self, direction: Direction, packet: bytes, _at_s: float) -> None:
         self._packets[direction] += 1
         up = direction is Direction.UP  # where it may be PCM, and comes from our own microphone
-        self._seconds[direction] += (FRAME_MS if up else packet_duration_ms(packet)) / 1000
+        self._seconds[direction] += (FRAME_MS if up else self._received_ms(packet)) / 1000
         if direction is Direction.DOWN and self.card is not None:
             self.card.play(packet)
+
+    def _received_ms(self, packet: bytes) -> float:
+        return packet_duration_ms(packet) if self._pull is None else len(packet) / 2 / self._pull.rate * 1000
 
     def on_code(self, code: str, message: str) -> None:
         """Show the code, also where only JSON is wanted: somebody has to enter it."""

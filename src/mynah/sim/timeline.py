@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -154,8 +154,15 @@ class Trace:
 class Tracer(Observer):
     """Takes down one turn after the other and passes everything on to a second observer."""
 
-    def __init__(self, watcher: Observer, *, pcm: bool = False) -> None:
-        """``pcm``: the device sends PCM (16 kHz s16le mono) instead of Opus."""
+    def __init__(
+        self,
+        watcher: Observer,
+        *,
+        pcm: bool = False,
+        duration_ms: Callable[[bytes], float] = packet_duration_ms,
+    ) -> None:
+        """``pcm``: the device sends PCM (16 kHz s16le mono) instead of Opus. ``duration_ms`` as in `Recorder`."""
+        self._duration_ms = duration_ms
         self.traces: deque[Trace] = deque(maxlen=MAX_TRACES)
         """Of the turns that are over."""
         self._trace = Trace()
@@ -189,7 +196,7 @@ class Tracer(Observer):
         if direction is Direction.UP:
             self._trace.up.append((at_s, packet))
         elif len(self._trace.down) < MAX_DOWN_PACKETS:
-            self._trace.down.append((at_s, packet_duration_ms(packet) / 1000))
+            self._trace.down.append((at_s, self._duration_ms(packet) / 1000))
         self._watcher.on_audio(direction, packet, at_s)
 
     def on_state(self, state: DeviceState, at_s: float) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from mynah.errors import WireError
+
+PULL4G: Final = "pull4g"
+"""Value of the query's ``transport`` that asks for `Pull4gSettings`."""
 
 MAX_BODY_BYTES = 65_536
 """A real body has 2 to 3 kB; beyond this only the headers are read."""
@@ -91,6 +94,15 @@ class MqttSettings(msgspec.Struct, frozen=True):
     keepalive: int = 240
 
 
+class Pull4gSettings(msgspec.Struct, frozen=True):
+    """Where a device that fetches its answers connects to. Sent only to who asks for it."""
+
+    host: str
+    port: int
+    tls: bool = False
+    token: str = ""
+
+
 class Activation(msgspec.Struct, frozen=True):
     """The device has no owner yet: it shows and speaks ``code`` until it has one. ``timeout_ms`` in ms."""
 
@@ -107,6 +119,7 @@ class OtaReply(msgspec.Struct, frozen=True, omit_defaults=True):
     firmware: Firmware | None = None
     websocket: WebsocketSettings | None = None
     mqtt: MqttSettings | None = None
+    pull4g: Pull4gSettings | None = None
     activation: Activation | None = None
 
 

@@ -23,8 +23,9 @@ from mynah.sim.load import report as reports
 from mynah.sim.load.command import _ADVICE, LoadtestOptions, main, scenario_of, summarise
 from mynah.sim.load.director import LoadOptions
 from mynah.sim.load.record import Bottleneck, Check, Knee, LoadReport, Machine, Step, Warned
-from mynah.sim.load.scenario import BUILT_IN, Behaviour
+from mynah.sim.load.scenario import BUILT_IN, Behaviour, Transport
 from mynah.wire.messages import ListenMode
+from mynah.wire.pull4g import Codec
 
 from ..scripted import ScriptedServer, silent
 
@@ -49,6 +50,29 @@ def test_the_command_line_wins_over_the_scenario() -> None:
     assert (wanted.behaviour, wanted.hold_s, wanted.connects_per_s) == (Behaviour.TALK, 3, 7)
     assert (wanted.mode, wanted.protocol, wanted.steps) == (ListenMode.MANUAL, 2, BUILT_IN["standard"].steps)
     assert scenario_of(LoadtestOptions(url=URL)) == BUILT_IN["quick"]
+
+
+def test_what_follows_from_the_transport() -> None:
+    def form(**given: Any) -> tuple[ListenMode, Codec, bool]:
+        wanted = scenario_of(LoadtestOptions(url=URL, transport=Transport.PULL4G, **given))
+        return wanted.mode, wanted.codec, wanted.framed
+
+    assert form() == (ListenMode.MANUAL, Codec.OPUS, True)
+    assert form(framed=False) == (ListenMode.MANUAL, Codec.PCM, False)
+    assert form(framed=False, codec=Codec.ADPCM) == (ListenMode.MANUAL, Codec.ADPCM, False)
+    for given, message in (
+        ({"mode": ListenMode.AUTO}, "mode: must be manual with transport pull4g"),
+        ({"codec": Codec.OPUS, "framed": False}, "codec: opus needs framed: true"),
+        ({"protocol": 2}, "protocol: leave it out"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            form(**given)
+    with pytest.raises(ConfigError, match="--codec, --framed and --plain need --transport pull4g"):
+        scenario_of(LoadtestOptions(url=URL, framed=True))
+    with pytest.raises(ConfigError, match="add --transport pull4g"):
+        main(LoadtestOptions(url="tcp://h:1"))
+    with pytest.raises(ConfigError, match="is a WebSocket"):
+        main(LoadtestOptions(url="ws://h/", transport=Transport.PULL4G))
 
 
 def test_a_changed_scenario_has_another_name(tmp_path: Path) -> None:

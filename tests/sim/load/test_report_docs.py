@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from mynah import cli
-from mynah.sim.load import device, dial, talker
+from mynah.sim.load import device, dial, fetcher, talker
 from mynah.sim.load.machine import Facts, examine
 from mynah.sim.load.record import Bottleneck
 from mynah.sim.load.scenario import BUILT_IN, Behaviour, Scenario, Thresholds, load_scenario
@@ -120,7 +120,7 @@ def named(module: ModuleType) -> set[str]:
 def kinds() -> set[str]:
     """Return what failures are called, found in the code."""
     found = {text for _, text in vars(dial)["_KINDS"]} | set(vars(dial)["_REASONS"].values())
-    found |= (named(dial) - {dial.BUSY}) | named(device) | named(talker)
+    found |= (named(dial) - {dial.BUSY}) | named(device) | named(talker) | named(fetcher)
     for function in (
         dial.Dialer.dial,
         vars(dial.Dialer)["_ask"],
@@ -130,6 +130,8 @@ def kinds() -> set[str]:
         found |= returned(function)
     ended = ast.parse(textwrap.dedent(inspect.getsource(device.Device.on_ws_disconnected)))
     found |= {text for node in ast.walk(ended) if isinstance(node, ast.Assign) for text in texts(node.value)}
+    refused = ast.parse(textwrap.dedent(inspect.getsource(vars(fetcher.Fetcher)["_on_failed"])))
+    found |= {text for node in ast.walk(refused) if isinstance(node, ast.JoinedStr) for text in texts(node)}
     crowded = Tally()
     for number in range(MAX_KINDS + 1):
         crowded.error(f"kind {number}")
@@ -147,6 +149,8 @@ def test_the_kinds_of_errors_are_those_of_the_code() -> None:
         "OTA: …",
         "OTA answered …",
         "refused with …",
+        "answered ERROR …",
+        "polls unanswered",
     }
     assert found >= {
         "no local port left",

@@ -21,14 +21,25 @@ from mynah.errors import ConfigError
 from mynah.sim.discovery import fetch_reply
 from mynah.sim.link import ConnectError
 from mynah.sim.load import compare, report, sources
-from mynah.sim.load.dial import Endpoint, identity_of, read_reply
+from mynah.sim.load.dial import Endpoint, asked_of, identity_of, read_reply
 from mynah.sim.load.director import LoadOptions, look, run, without_credentials
 from mynah.sim.load.markup import replace_file
 from mynah.sim.load.processes import find_server
 from mynah.sim.load.progress import shown, steps_table, verdict_line
 from mynah.sim.load.record import Bottleneck, Check, LoadReport, Machine
-from mynah.sim.load.scenario import BUILT_IN, CHANGED, Behaviour, Scenario, check, load_scenario, replaced
+from mynah.sim.load.scenario import (
+    BUILT_IN,
+    CHANGED,
+    Behaviour,
+    Scenario,
+    Transport,
+    check,
+    load_scenario,
+    replaced,
+)
+from mynah.sim.pull4g.line import SCHEMES
 from mynah.wire.messages import ListenMode
+from mynah.wire.pull4g import Codec
 
 EXIT_PASSED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -79,6 +90,10 @@ class LoadtestOptions:
     """Connections per second."""
     mode: ListenMode | None = None
     protocol: int | None = None
+    transport: Transport | None = None
+    codec: Codec | None = None
+    """With transport ``pull4g``."""
+    framed: bool | None = None
     token: str = ""
     insecure: bool = False
     pid: int | None = None
@@ -107,9 +122,10 @@ def main(options: LoadtestOptions) -> int:
     if not _is_address(options.url):
         raise ConfigError(
             "give the address of a server: ws://host:8000/xiaozhi/v1/, or an OTA address such as "
-            "http://host:8003/xiaozhi/ota/"
+            "http://host:8003/xiaozhi/ota/; with --transport pull4g also tcp://host:10002"
         )
     scenario = scenario_of(options)
+    _check_transport(options.url, scenario)
     changed = replaced(scenario, load_scenario(options.scenario))
     if options.check:
         return _look(options, scenario, console)
@@ -139,7 +155,18 @@ def _is_address(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:  # half an IPv6 address
         return False
-    return parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname)
+    return parts.scheme in {"ws", "wss", "http", "https", *SCHEMES} and bool(parts.hostname)
+
+
+def _check_transport(url: str, scenario: Scenario) -> None:
+    """Raise ConfigError when the address is one of another transport than the scenario's."""
+    scheme, pulls = urlsplit(url).scheme, scenario.transport is Transport.PULL4G
+    if scheme in SCHEMES and not pulls:
+        raise ConfigError(f"{url} is an address of the 4G pull protocol: add --transport pull4g")
+    if scheme in {"ws", "wss"} and pulls:
+        raise ConfigError(
+            f"{url} is a WebSocket: with transport pull4g give tcp://host:10002 or an OTA address"
+        )
 
 
 def scenario_of(options: LoadtestOptions) -> Scenario:
@@ -151,17 +178,34 @@ def scenario_of(options: LoadtestOptions) -> Scenario:
         "connects_per_s": options.rate,
         "mode": options.mode,
         "protocol": options.protocol,
+        "transport": options.transport,
+        "framed": options.framed,
+        "codec": options.codec,
         "steps": _steps(options, scenario),
     }
     wanted = {name: value for name, value in changed.items() if value is not None}
     talks = options.behaviour in {Behaviour.TALK, Behaviour.MIXED}
     if talks and options.duration_s is None and options.scenario in BUILT_IN:  # a file means what it says
         wanted["hold_s"] = max(scenario.hold_s, TALK_HOLD_S)
-    made = check(msgspec.structs.replace(scenario, **wanted))
+    made = check(msgspec.structs.replace(scenario, **wanted, **_transport_defaults(options)))
+    if made.transport is Transport.WS and (options.codec is not None or options.framed is not None):
+        raise ConfigError("--codec, --framed and --plain need --transport pull4g")
     if replaced(made, scenario):
         name = (scenario.name or Scenario().name).removesuffix(CHANGED) + CHANGED
         made = msgspec.structs.replace(made, name=name)
     return made
+
+
+def _transport_defaults(options: LoadtestOptions) -> dict[str, ListenMode | Codec]:
+    """Return what follows from an option about the transport for those that were not given."""
+    if options.transport is not Transport.PULL4G:
+        return {}
+    found: dict[str, ListenMode | Codec] = {}
+    if options.mode is None:
+        found["mode"] = ListenMode.MANUAL
+    if options.codec is None and options.framed is False:
+        found["codec"] = Codec.PCM
+    return found
 
 
 def _steps(options: LoadtestOptions, scenario: Scenario) -> tuple[int, ...] | None:
@@ -235,7 +279,7 @@ def _try_to_write(folder: Path) -> None:
 
 def _look(options: LoadtestOptions, scenario: Scenario, console: Console) -> int:
     """Say whether the machine is up to it. Returns 1 when it is not."""
-    target, told = _named_by_ota(options)
+    target, told = _named_by_ota(options, scenario)
     wanted = msgspec.structs.replace(_load_options(options), server_pid=_server(options, target))
     found = look(target, scenario, wanted)
     found = msgspec.structs.replace(found, checks=[*told, *found.checks])
@@ -246,7 +290,7 @@ def _look(options: LoadtestOptions, scenario: Scenario, console: Console) -> int
     return EXIT_FAILED if any(one.fatal and not one.ok for one in found.checks) else EXIT_PASSED
 
 
-def _named_by_ota(options: LoadtestOptions) -> tuple[str, list[Check]]:
+def _named_by_ota(options: LoadtestOptions, scenario: Scenario) -> tuple[str, list[Check]]:
     """Return the address that devices are sent to, which the checks are to be about, and a line that says which.
 
     That is the server's WebSocket address; the OTA address itself where it does not tell one.
@@ -256,9 +300,15 @@ def _named_by_ota(options: LoadtestOptions) -> tuple[str, list[Check]]:
     ota = without_credentials(options.url)
     try:
         reply = asyncio.run(
-            fetch_reply(options.url, _ASKING, timeout_s=ASK_TIMEOUT_S, verify_tls=not options.insecure)
+            fetch_reply(
+                options.url,
+                _ASKING,
+                timeout_s=ASK_TIMEOUT_S,
+                verify_tls=not options.insecure,
+                transport=asked_of(scenario),
+            )
         )
-        found: Endpoint | str = read_reply(reply)
+        found: Endpoint | str = read_reply(reply, scenario.transport)
     except ConnectError as error:
         found = str(error).replace(options.url, ota)
     told = Check(name=ADDRESS, ok=True, found="", wanted="the WebSocket address that devices are sent to")

@@ -16,11 +16,14 @@ from typing import Final, Protocol
 
 from mynah.sim.load.device import NO_HELLO, TRY_LATER, Device, State
 from mynah.sim.load.dial import BUSY, Plan
-from mynah.sim.load.scenario import Behaviour
+from mynah.sim.load.fetcher import Fetcher
+from mynah.sim.load.member import Member
+from mynah.sim.load.scenario import Behaviour, Transport
 from mynah.sim.load.stock import Recording
 from mynah.sim.load.talker import Script, Talker
 from mynah.sim.load.tally import Tally
 from mynah.sim.load.wheel import Wheel
+from mynah.sim.pull4g.codec import Form
 
 BEAT_S: Final = 0.015
 """How often the crowd looks what is due, and how late its event loop is."""
@@ -51,7 +54,7 @@ _GC: Final = (50_000, 20, 100)
 class Dialling(Protocol):
     """Opens connections; `mynah.sim.load.dial.Dialer` does."""
 
-    async def dial(self, device: Device) -> str:
+    async def dial(self, device: Member) -> str:
         """Open a connection for a device, which is told; return why there is none, or nothing."""
 
     async def close(self) -> None:
@@ -72,16 +75,16 @@ class Crowd:
         self._script = Script.make(plan.scenario, list(stock))
         self._wheel = Wheel()
         self._dice = random.Random(plan.process)
-        self._devices: list[Device] = []
+        self._devices: list[Member] = []
         # Each device is in one of these at most, so there are never more entries than devices.
-        self._waiting: deque[Device] = deque()
+        self._waiting: deque[Member] = deque()
         """They want to connect, in this order."""
-        self._later: list[tuple[float, int, Device]] = []
+        self._later: list[tuple[float, int, Member]] = []
         """They want to connect when it is time; a heap."""
-        self._dialling: dict[Device, asyncio.Task[None]] = {}
-        self._greeting: dict[Device, None] = {}
+        self._dialling: dict[Member, asyncio.Task[None]] = {}
+        self._greeting: dict[Member, None] = {}
         """They wait for the server's hello, the oldest first."""
-        self._leaving: deque[tuple[float, float, Device]] = deque()
+        self._leaving: deque[tuple[float, float, Member]] = deque()
         """With ``churn``: when who hangs up that has been there since when, in this order."""
         self._allowance = 0.0
         self._connected_at = self._ramp_at = 0.0
@@ -101,7 +104,7 @@ class Crowd:
         self.tally.untried = before.untried
         for index in range(len(self._devices), devices):
             # Numbers are dealt out in turn, so that those of two processes never meet.
-            device = Device(self, index * self._plan.processes + self._plan.process)
+            device = self._new(index * self._plan.processes + self._plan.process)
             self._devices.append(device)
             self._waiting.append(device)
             self.tally.untried += 1
@@ -157,11 +160,11 @@ class Crowd:
 
     # ------------------------------------------------------------ what devices tell
 
-    def greeting(self, device: Device) -> None:
+    def greeting(self, device: Member) -> None:
         """The device has connected and says hello."""
         self._greeting[device] = None
 
-    def greeted(self, device: Device) -> None:
+    def greeted(self, device: Member) -> None:
         """The server has answered the hello."""
         self._greeting.pop(device, None)
         self.tally.connected += 1
@@ -173,7 +176,7 @@ class Crowd:
         if self._scenario.behaviour is Behaviour.CHURN:
             self._leaving.append((device.since + self._scenario.stay_s, device.since, device))
 
-    def ended(self, device: Device, why: str, code: int | None) -> None:
+    def ended(self, device: Member, why: str, code: int | None) -> None:
         """The connection is gone; see `mynah.sim.load.device.Home`."""
         state, device.state = device.state, State.AWAY
         self._greeting.pop(device, None)
@@ -204,7 +207,14 @@ class Crowd:
 
     # ------------------------------------------------------------ inside
 
-    def _failed(self, device: Device, why: str) -> None:
+    def _new(self, number: int) -> Member:
+        scenario = self._scenario
+        if scenario.transport is Transport.PULL4G:
+            form = Form(scenario.codec, framed=scenario.framed)
+            return Fetcher(self, number, form, greets=scenario.behaviour is Behaviour.CHURN)
+        return Device(self, number)
+
+    def _failed(self, device: Member, why: str) -> None:
         """No connection came about."""
         device.state = State.AWAY
         self._tried(device)
@@ -218,14 +228,14 @@ class Crowd:
         longest_s = min(_LONGEST_S, 2.0 ** min(device.failures, 10))
         self._again(device, self._dice.uniform(longest_s / 2, longest_s))
 
-    def _tried(self, device: Device) -> None:
+    def _tried(self, device: Member) -> None:
         if not device.tried:
             device.tried = True
             self.tally.untried -= 1
             if not self.tally.untried:
                 self.tally.ramp_s = time.monotonic() - self._ramp_at
 
-    def _again(self, device: Device, after_s: float) -> None:
+    def _again(self, device: Member, after_s: float) -> None:
         heapq.heappush(self._later, (time.monotonic() + after_s, device.number, device))
 
     def _beat(self) -> None:
@@ -261,7 +271,7 @@ class Crowd:
         # What was not needed is not saved up.
         self._allowance = min(self._allowance, 1.0)
 
-    async def _dial(self, device: Device) -> None:
+    async def _dial(self, device: Member) -> None:
         try:
             why = await self._dialer.dial(device)
         finally:

@@ -16,6 +16,7 @@ import picows
 
 from mynah.audio.opus import packet_duration_ms
 from mynah.errors import AudioError
+from mynah.sim.load.member import Member
 from mynah.sim.load.playout import Playout
 from mynah.sim.load.record import Stage
 from mynah.sim.load.talker import Talker
@@ -64,13 +65,13 @@ class Home(Protocol):
     mode: ListenMode
     protocol: int
 
-    def greeting(self, device: Device) -> None:
+    def greeting(self, device: Member) -> None:
         """The device has connected and says hello."""
 
-    def greeted(self, device: Device) -> None:
+    def greeted(self, device: Member) -> None:
         """The server has answered the hello."""
 
-    def ended(self, device: Device, why: str, code: int | None) -> None:
+    def ended(self, device: Member, why: str, code: int | None) -> None:
         """The connection is gone: why, for the table of errors, and the code of a Close frame.
 
         An empty ``why`` says that the device has hung up itself.

@@ -17,11 +17,16 @@ import aiohttp
 import msgspec
 import picows
 
-from mynah.sim.discovery import MAX_REPLY_BYTES, DeviceIdentity
+from mynah.errors import MynahError
+from mynah.sim.discovery import MAX_REPLY_BYTES, DeviceIdentity, asking_for
 from mynah.sim.link import MAX_FRAME_BYTES, TLS_TIMEOUT_S
 from mynah.sim.load.device import Device, State
+from mynah.sim.load.fetcher import Fetcher
+from mynah.sim.load.member import Member
 from mynah.sim.load.record import Stage
-from mynah.sim.load.scenario import Scenario
+from mynah.sim.load.scenario import Scenario, Transport
+from mynah.sim.pull4g.line import Address, address_of
+from mynah.wire.ota import Pull4gSettings
 
 BUSY: Final = "busy"
 """The server told the device to come back later: status 503."""
@@ -29,6 +34,7 @@ BUSY: Final = "busy"
 TIMED_OUT: Final = "connect timed out"
 HUNG_UP: Final = "closed during the handshake"
 BAD_REPLY: Final = "OTA answer without WebSocket address"
+NO_PULL4G: Final = "OTA answer without pull4g address"
 WANTS_OWNER: Final = "OTA answer wants an activation"
 
 READ_BUFFER: Final = 2048
@@ -53,7 +59,7 @@ _KINDS: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
     ((TimeoutError,), TIMED_OUT),
     ((socket.gaierror,), "unknown host"),
     ((picows.WSError,), "not a WebSocket"),
-    ((ValueError,), "no address"),
+    ((ValueError, MynahError), "no address"),
 )
 _REASONS: Final = {
     errno.EADDRNOTAVAIL: "no local port left",
@@ -113,7 +119,13 @@ class _Activation(msgspec.Struct):
 
 class _Reply(msgspec.Struct):
     websocket: _WebSocketPart | None = None
+    pull4g: Pull4gSettings | None = None
     activation: _Activation | None = None
+
+
+def asked_of(scenario: Scenario) -> str:
+    """Return what a scenario's devices ask the OTA address for besides the WebSocket; empty: nothing."""
+    return "" if scenario.transport is Transport.WS else scenario.transport.value
 
 
 def identity_of(number: int, family: int) -> DeviceIdentity:
@@ -122,7 +134,7 @@ def identity_of(number: int, family: int) -> DeviceIdentity:
     return DeviceIdentity(device_id=":".join(f"{part:02x}" for part in parts), board="mynah-loadtest")
 
 
-def read_reply(body: bytes) -> Endpoint | str:
+def read_reply(body: bytes, transport: Transport = Transport.WS) -> Endpoint | str:
     """Read an OTA answer: where to connect to, or what is wrong with it, for the table of errors."""
     try:
         reply = msgspec.json.decode(body, type=_Reply)
@@ -130,6 +142,11 @@ def read_reply(body: bytes) -> Endpoint | str:
         return BAD_REPLY
     if reply.activation is not None and (reply.activation.code or reply.activation.challenge):
         return WANTS_OWNER
+    if transport is Transport.PULL4G:
+        told = reply.pull4g
+        if told is None or not told.host or not 0 < told.port < 65_536:
+            return NO_PULL4G
+        return Endpoint(Address(told.host, told.port, told.tls).url, told.token)
     if reply.websocket is None or not reply.websocket.url.startswith(("ws://", "wss://")):
         return BAD_REPLY
     try:
@@ -156,7 +173,7 @@ class Dialer:
         if plan.insecure:
             self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
 
-    async def dial(self, device: Device) -> str:
+    async def dial(self, device: Member) -> str:
         """Open a connection for a device, which is then told; return why there is none, or nothing.
 
         Cancelling it means that it has taken too long, which is `TIMED_OUT`.
@@ -166,7 +183,10 @@ class Dialer:
             if isinstance(endpoint, str):
                 return endpoint
             device.since = time.monotonic()
-            return await self._connect(device, endpoint)
+            if isinstance(device, Device):
+                return await self._connect(device, endpoint)
+            assert isinstance(device, Fetcher)
+            return await self._open_line(device, endpoint)
         except asyncio.CancelledError:
             return TIMED_OUT
 
@@ -179,7 +199,7 @@ class Dialer:
 
     # ------------------------------------------------------------ the OTA address
 
-    async def _find(self, device: Device) -> Endpoint | str:
+    async def _find(self, device: Member) -> Endpoint | str:
         """Return where the device connects to; a string says why that is unknown."""
         if not self._asks:
             return Endpoint(self._plan.target, self._plan.token)
@@ -196,14 +216,14 @@ class Dialer:
             self._known[device.number] = found
         return found
 
-    async def _ask(self, device: Device) -> Endpoint | str:
+    async def _ask(self, device: Member) -> Endpoint | str:
         identity = identity_of(device.number, self._plan.family)
         if self._http is None:
             self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
         began = time.monotonic()
         try:
             async with self._http.post(
-                self._plan.target,
+                asking_for(self._plan.target, asked_of(self._plan.scenario)),
                 data=identity.ota_body(),
                 headers=identity.ota_headers(),
                 allow_redirects=False,
@@ -221,7 +241,7 @@ class Dialer:
         if status != HTTPStatus.OK:
             return f"OTA answered {status}"
         device.tally.time(Stage.OTA, (time.monotonic() - began) * 1000)
-        found = read_reply(body)
+        found = read_reply(body, self._plan.scenario.transport)
         if isinstance(found, Endpoint) and self._plan.token:
             found = Endpoint(found.url, self._plan.token)
         return found
@@ -261,10 +281,33 @@ class Dialer:
             return _reason(error)
         return "" if listener is device else HUNG_UP  # picows has none when the server hangs up
 
+    async def _open_line(self, device: Fetcher, endpoint: Endpoint) -> str:
+        """Connect a device that fetches its answers."""
+        connection: socket.socket | None = None
+        try:
+            address = address_of(endpoint.url)
+            device.introduce(identity_of(device.number, self._plan.family), endpoint.token)
+            connection = await self._socket(address.host, address.port, device)
+            options: dict[str, Any] = {}
+            if address.tls:
+                options = {
+                    "ssl": self._tls,
+                    "ssl_handshake_timeout": TLS_TIMEOUT_S,
+                    "server_hostname": address.host,
+                }
+            await asyncio.get_running_loop().create_connection(lambda: device, sock=connection, **options)
+        except asyncio.CancelledError:
+            _cut(connection)
+            raise
+        except (MynahError, OSError, ValueError) as error:
+            _cut(connection)
+            return _reason(error)
+        return ""
+
     def _tls_options(self, secure: bool) -> dict[str, Any]:
         return {"ssl_context": self._tls, "ssl_handshake_timeout": TLS_TIMEOUT_S} if secure else {}
 
-    async def _socket(self, host: str, port: int, device: Device) -> socket.socket:
+    async def _socket(self, host: str, port: int, device: Member) -> socket.socket:
         """Return a socket that is connected, to the first of the host's addresses that answers. Raises OSError."""
         addresses = await self._resolve(host, port)
         failure: OSError | None = None
@@ -279,7 +322,7 @@ class Dialer:
             return connection
         raise failure or OSError(errno.EADDRNOTAVAIL, "no address")
 
-    async def _open(self, address: _Address, device: Device) -> socket.socket:
+    async def _open(self, address: _Address, device: Member) -> socket.socket:
         connection = socket.socket(address.family, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)

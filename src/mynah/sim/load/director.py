@@ -22,13 +22,15 @@ from mynah.sim.device import SimulatedDevice
 from mynah.sim.discovery import fetch_reply
 from mynah.sim.link import ConnectError
 from mynah.sim.load import machine, sources, verdict
-from mynah.sim.load.dial import Endpoint, Plan, identity_of, read_reply
+from mynah.sim.load.dial import Endpoint, Plan, asked_of, identity_of, read_reply
 from mynah.sim.load.generators import Generators
 from mynah.sim.load.monitor import Monitor, find_server
 from mynah.sim.load.record import LoadReport, Machine, Sample, Step, Usage, Warned
-from mynah.sim.load.scenario import Behaviour, Scenario
+from mynah.sim.load.scenario import Behaviour, Scenario, Transport
 from mynah.sim.load.stock import QUESTIONS, QUESTIONS_ZH, Recording, recordings
 from mynah.sim.load.tally import Tally
+from mynah.sim.pull4g.codec import Form
+from mynah.sim.pull4g.conversation import PullTarget, probe
 
 DEVICES_PER_PROCESS: Final = 500
 """One process is enough for so many; more get more, as far as there are cores."""
@@ -48,6 +50,9 @@ REST_S: Final = 2.0
 
 TALKERS_SHARE_LEAST: Final = 1
 """A scenario with talkers has one at least, however few devices a step has."""
+
+PROBE_S: Final = 10.0
+"""A server that does not answer one poll in so long is none of the pull protocol."""
 
 _POLL_S: Final = 0.1
 _SAMPLE_S: Final = 1.0
@@ -97,6 +102,11 @@ def talkers_of(scenario: Scenario, devices: int) -> int:
     return min(devices, wanted, devices if scenario.max_talkers is None else scenario.max_talkers)
 
 
+def form_of(scenario: Scenario) -> Form:
+    """Return the form of what devices say."""
+    return Form(scenario.codec, framed=scenario.framed) if scenario.transport is Transport.PULL4G else Form()
+
+
 def processes_for(devices: int, cores: int, descriptors: int) -> int:
     """Return how many processes so many devices need, each of which may have so many file descriptors."""
     wanted = min(max(1, cores - 1), math.ceil(devices / DEVICES_PER_PROCESS))
@@ -142,7 +152,7 @@ def run(
     """
     talks = scenario.behaviour in {Behaviour.TALK, Behaviour.MIXED}
     texts = scenario.say or (QUESTIONS_ZH if scenario.language == "zh" else QUESTIONS)
-    stock = recordings(texts, scenario.language) if talks else []
+    stock = recordings(texts, scenario.language, form_of(scenario)) if talks else []
     return uvloop.run(Director(target, scenario, options, on_progress).conduct(stock))
 
 
@@ -235,7 +245,10 @@ class Director:
         identity = identity_of(_PROBE, _family())
         endpoint = Endpoint(self._target)
         if urlsplit(self._target).scheme in {"http", "https"}:
-            found = read_reply(await fetch_reply(self._target, identity, verify_tls=not options.insecure))
+            reply = await fetch_reply(
+                self._target, identity, verify_tls=not options.insecure, transport=asked_of(scenario)
+            )
+            found = read_reply(reply, scenario.transport)
             if isinstance(found, str):
                 raise ConnectError(
                     f"{without_credentials(self._target)}: {found}: devices cannot connect. "
@@ -244,6 +257,18 @@ class Director:
                 )
             endpoint = found
         self._server = endpoint.url
+        if scenario.transport is Transport.PULL4G:
+            await probe(
+                PullTarget(
+                    url=endpoint.url,
+                    token=options.token or endpoint.token,
+                    identity=identity,
+                    form=form_of(scenario),
+                    timeout_s=PROBE_S,
+                    verify_tls=not options.insecure,
+                )
+            )
+            return
         device = SimulatedDevice(identity, protocol=scenario.protocol, record=False, switch_delay_s=0.0)
         await device.open(endpoint.url, options.token or endpoint.token, verify_tls=not options.insecure)
         await device.close()

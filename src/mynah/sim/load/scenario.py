@@ -14,6 +14,7 @@ import msgspec
 from mynah.config.layers import KeyPath, Layer, dotted, read_yaml
 from mynah.errors import ConfigError
 from mynah.wire.messages import ListenMode
+from mynah.wire.pull4g import Codec
 
 CHANGED: Final = ", changed"
 """Ends the name of a scenario that the command line has changed."""
@@ -30,6 +31,14 @@ class Behaviour(StrEnum):
     """A share of them talk, the others are idle."""
     CHURN = "churn"
     """Connect, say hello, stay a moment, hang up, come back."""
+
+
+class Transport(StrEnum):
+    """How devices reach the server."""
+
+    WS = "ws"
+    PULL4G = "pull4g"
+    """The 4G pull protocol: devices behind a modem, which poll for their answers."""
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +80,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mode: ListenMode = ListenMode.AUTO
     protocol: int = 1
     """Framing version, 1 to 3."""
+    transport: Transport = Transport.WS
+    codec: Codec = Codec.OPUS
+    """Of audio with transport ``pull4g``, both ways."""
+    framed: bool = True
+    """Framed or plain mode of that transport."""
     language: str = "en"
     """Of what the devices say: ``en`` or ``zh``."""
     say: tuple[str, ...] = ()
@@ -124,7 +138,12 @@ _TYPES: Final = {
     "str": "text",
     "object": "a mapping",
 }
-_CHOICES: Final[dict[str, type[StrEnum]]] = {"behaviour": Behaviour, "mode": ListenMode}
+_CHOICES: Final[dict[str, type[StrEnum]]] = {
+    "behaviour": Behaviour,
+    "mode": ListenMode,
+    "transport": Transport,
+    "codec": Codec,
+}
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
 
 
@@ -179,6 +198,7 @@ def _rules(scenario: Scenario) -> list[tuple[str, bool, str]]:
         ("connects_per_s", not 0 < scenario.connects_per_s <= 100_000, "must be above 0, up to 100000"),
         ("stay_s", not 0 <= scenario.stay_s <= 3600, "must be 0 to 3600 s"),
         ("protocol", scenario.protocol not in {1, 2, 3}, "must be 1, 2 or 3"),
+        *_pull4g_rules(scenario),
         ("language", scenario.language not in {"en", "zh"}, "must be en or zh"),
         ("say", not all(text.strip() for text in scenario.say), "leave out empty texts"),
         ("say", len(scenario.say) > 100, "100 texts are enough: each is encoded six times"),
@@ -186,6 +206,19 @@ def _rules(scenario: Scenario) -> list[tuple[str, bool, str]]:
         ("answer_timeout_s", not 0 < scenario.answer_timeout_s <= 3600, "must be above 0, up to 3600 s"),
         ("interrupt_share", not 0 <= scenario.interrupt_share <= 1, "must be a share, 0 to 1"),
         ("thresholds.success", not 0 <= scenario.thresholds.success <= 1, "must be a share, 0 to 1"),
+    ]
+
+
+def _pull4g_rules(scenario: Scenario) -> list[tuple[str, bool, str]]:
+    pulls = scenario.transport is Transport.PULL4G
+    return [
+        ("mode", pulls and scenario.mode is not ListenMode.MANUAL, "must be manual with transport pull4g"),
+        (
+            "protocol",
+            pulls and scenario.protocol != 1,
+            "leave it out: with transport pull4g there is no such framing",
+        ),
+        ("codec", pulls and scenario.codec is Codec.OPUS and not scenario.framed, "opus needs framed: true"),
     ]
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from mynah.errors import ConfigError
+from mynah.sim.pull4g.line import DEFAULT_PORT
 
 DEFAULT_PORTS: Final = (32_768, 60_999)
 """Range of local ports where the system does not say: that of Linux."""
@@ -31,11 +32,13 @@ MAX_ADDRESSES: Final = 200
 
 _PORTS_FILE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _RESERVED_FILE: Final = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
-_DEFAULT_TARGET_PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
+_DEFAULT_TARGET_PORTS: Final = {
+    "ws": 80, "http": 80, "wss": 443, "https": 443, "tcp": DEFAULT_PORT, "tls": DEFAULT_PORT,
+}  # fmt: skip
 
 
 def host_and_port(target: str) -> tuple[str, int]:
-    """Return where a ``ws``, ``wss``, ``http`` or ``https`` address points. Raises ConfigError when it is none."""
+    """Return where an address points, of a WebSocket, HTTP, ``tcp`` or ``tls``. Raises ConfigError when it is none."""
     parts = urlsplit(target)
     try:
         port = parts.port or _DEFAULT_TARGET_PORTS.get(parts.scheme, 0)

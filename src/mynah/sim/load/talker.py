@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from mynah.sim.load.record import Stage
-from mynah.sim.load.scenario import Scenario
+from mynah.sim.load.scenario import Scenario, Transport
 from mynah.sim.load.stock import Recording
 from mynah.sim.microphone import FRAME_MS
 from mynah.wire.frames import encode_audio
 from mynah.wire.messages import ListenMode
+from mynah.wire.pull4g import device_audio
 
 if TYPE_CHECKING:
-    from mynah.sim.load.device import Device
+    from mynah.sim.load.member import Member
     from mynah.sim.load.tally import Tally
 
 HEARD_S: Final = 1.0
@@ -56,12 +57,16 @@ class Script(msgspec.Struct, frozen=True):
     def make(cls, scenario: Scenario, stock: list[Recording]) -> Script:
         """Frame the packets of a stock."""
         framed = [
-            msgspec.structs.replace(
-                one, packets=[encode_audio(scenario.protocol, packet) for packet in one.packets]
-            )
+            msgspec.structs.replace(one, packets=[_framed(packet, scenario) for packet in one.packets])
             for one in stock
         ]
         return cls(scenario, framed)
+
+
+def _framed(packet: bytes, scenario: Scenario) -> bytes:
+    if scenario.transport is Transport.PULL4G:
+        return device_audio(packet, scenario.framed)
+    return encode_audio(scenario.protocol, packet)
 
 
 class Doing(Enum):
@@ -87,7 +92,7 @@ class Talker:
         "_interrupt_at", "_left", "_listen_at", "_recording", "_script", "_stt_at", "doing",
     )  # fmt: skip
 
-    def __init__(self, device: Device, script: Script, seed: int) -> None:
+    def __init__(self, device: Member, script: Script, seed: int) -> None:
         self._device = device
         self._script = script
         self._dice = random.Random(seed)
