@@ -1,6 +1,6 @@
 # make run    set up and start the server         make test   set up and run the whole test suite
 # make demo   set up, start a server, talk to it  make check  all that CI checks
-.PHONY: run test demo check lint types imports bench fuzz abuse simulate badlink soak-badlink clean
+.PHONY: run test demo check lint types imports bench fuzz abuse simulate badlink soak clean
 
 run:
 	@scripts/setup.sh run
@@ -52,7 +52,7 @@ badlink:
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.badlink $(ARGS)
 
-soak-badlink:
+soak:
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.badlink --devices 100 --turns 6000 $(ARGS)
 
