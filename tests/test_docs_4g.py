@@ -187,6 +187,7 @@ LIMITS = [
     [pull_reply.MAX_REPLY_BYTES / 1e6],
     [pull_device.GONE_S],
     [tcp_pull4g.IDLE_S],
+    [tcp_pull4g.FLOOD_FRAMES],
     [tcp_pull4g.FLOOD_UNITS, tcp_pull4g.TURN_UNITS],
 ]
 

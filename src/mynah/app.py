@@ -199,8 +199,12 @@ class App:
     def settle(self) -> None:
         """Take charge of the garbage collector, after `start`: for a server with a process of its own."""
         assert self._websocket is not None
-        websocket, admission = self._websocket, self._engine.admission
-        self._collector = Collector(lambda: websocket.accepted, lambda: admission.talking)
+        websocket, pull4g, admission = self._websocket, self._pull4g, self._engine.admission
+
+        def accepted() -> int:
+            return websocket.accepted + (pull4g.opened if pull4g is not None else 0)
+
+        self._collector = Collector(accepted, lambda: admission.talking)
         self._collector.start()
 
     def _speaker(self, kept_as: str) -> Session | None:

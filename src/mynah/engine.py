@@ -216,6 +216,10 @@ class Engine:
         for phrase in phrases:
             await self._calm.wait()  # those who talk now go first
             failures += await services.voice.warm([phrase])
+        # Whoever fetches PCM, as the simplest devices do, shall hear as well that there is no room.
+        fetched = services.voice.through(services.voice.player, Form(16000, opus=False))
+        for phrase in self._phrases(BUSY):
+            failures += await fetched.warm([phrase])
         if failures:
             log.warning(
                 "{} of {} phrases could not be prepared: the voice {} does not answer",

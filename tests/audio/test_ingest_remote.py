@@ -192,6 +192,21 @@ async def test_a_killed_process_costs_what_was_on_its_way_and_no_session() -> No
     assert "next attempt in 1 s" in lines[0]
 
 
+async def test_who_had_not_spoken_yet_when_the_process_was_lost_is_heard() -> None:
+    async with beside() as ingest:
+        sink = Sink()
+        stream = ingest.open(sink)
+        os.kill(pid_of(ingest), signal.SIGKILL)
+        await until(lambda: ingest.remote is None, 30)
+        packets = speech(5)
+        for packet in packets:
+            stream.push(packet)
+        await flushed(stream, sink)
+        assert sink.pcm == decoded(packets)
+        stream.close()
+        assert ingest.open_streams == 0
+
+
 async def test_the_next_process_comes_after_a_pause_that_grows() -> None:
     async with beside() as ingest:
         now = ingest._now()

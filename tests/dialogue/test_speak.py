@@ -397,9 +397,7 @@ def test_one_voice_speaks_to_devices_of_all_kinds() -> None:
         fetched = pushed.through(outlet, plain)
         assert pushed.player is pushed.pacer
         assert pushed.form == PUSHED
-        assert (fetched.tts, fetched.cache, fetched.store, fetched.pacer) == (
-            pushed.tts, pushed.cache, pushed.store, pushed.pacer,
-        )  # fmt: skip
+        assert (fetched.tts, fetched.store, fetched.pacer) == (pushed.tts, pushed.store, pushed.pacer)
         sinks = []
         for voice in (pushed, fetched):
             speech, sink = voice.open(), Sink()
@@ -445,3 +443,11 @@ def test_what_is_over_holds_on_to_nobody(end: str) -> None:
         assert known() is None
 
     run(main())
+
+
+async def test_phrases_in_another_form_do_not_crowd_out_those_of_the_others() -> None:
+    say, _, _ = voice(Script())
+    other = say.through(say.player, Form(16000, opus=False))
+    assert other.cache is not say.cache
+    assert say.through(say.player, Form(8000, opus=False)).cache is other.cache
+    assert say.through(say.player, say.form).cache is say.cache

@@ -167,7 +167,7 @@ class World:
 
     def kept(self) -> int:
         """Bytes of replies that are kept."""
-        return self.server._store.used
+        return self.server._replies.used + self.server._uploads.used
 
     async def end(self) -> None:
         """Close it, and look whether anything is left."""

@@ -15,7 +15,7 @@ from mynah.audio.outlet import FetchedPlayback, Outlet
 from mynah.dialogue import admission
 from mynah.dialogue.session import Session
 from mynah.dialogue.turn import Phase
-from mynah.net.pull_device import GONE_S, UPLOAD_LOST_S, PullDevice
+from mynah.net.pull_device import GONE_S, UNUSED_S, UPLOAD_LOST_S, PullDevice
 from mynah.net.pull_download import Download
 from mynah.net.pull_line import PullLine
 from mynah.net.pull_reply import KEPT_S, PullReply
@@ -839,4 +839,16 @@ async def test_the_mode_of_a_turn_is_that_of_a_button() -> None:
     modem.complete()
     await modem.fetch(3)
     assert world.recorder.turns[0].mode == ListenMode.MANUAL.value
+    await world.end()
+
+
+@virtual
+async def test_who_only_asked_whether_there_is_anything_holds_no_place() -> None:
+    world = World()
+    modem = Modem(world)
+    modem.poll()
+    assert len(world.devices) == 1
+    modem.socket.cut()
+    await soon(UNUSED_S + 3)
+    assert len(world.devices) == 0
     await world.end()

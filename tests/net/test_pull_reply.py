@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mynah.audio.adpcm import AdpcmDecoder, AdpcmEncoder
 from mynah.net import pull_reply
-from mynah.net.pull_reply import LEAST_CHUNKS, PullReply, ReplyStore
+from mynah.net.pull_reply import PullReply, ReplyStore
 from mynah.wire.pull4g import Codec
 
 
@@ -98,12 +98,21 @@ def test_no_more_is_kept_of_one_reply_than_its_limit(monkeypatch: pytest.MonkeyP
     assert [end for end, _ in reply.since(0)] == [240, 270, 300], "the newest is what may not have arrived"
 
 
-def test_when_many_are_kept_each_keeps_what_may_be_on_its_way() -> None:
+def test_when_much_is_kept_what_has_arrived_goes_first() -> None:
     store = ReplyStore(limit=1000)
-    one = filled([bytes(10)] * (LEAST_CHUNKS + 50), store=store)
-    other = filled([bytes(10)] * 20, store=store)
-    assert one.end - one.first == LEAST_CHUNKS * 10
-    assert other.first == 0
-    one.close()
-    other.close()
+    old, new = filled([bytes(10)] * 60, store=store), filled([bytes(10)] * 30, store=store)
+    old.note_arrived(400)
+    assert not store.full
+    for _ in range(30):
+        new.add(bytes(10))
+    assert old.first == 400, "what the device has is not needed to go on"
+    assert new.first == 0
+    assert not store.full
+    for _ in range(60):
+        new.add(bytes(10))
+    assert store.full, "whoever fills it gets no more for a while"
+    assert (old.first, new.first) == (400, 0), "what has not arrived is kept"
+    old.close()
+    new.close()
     assert store.used == 0
+    assert not store.replies

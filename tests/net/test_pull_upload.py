@@ -15,7 +15,7 @@ from mynah.audio.ingest_stream import MAX_PENDING_PER_STREAM
 from mynah.audio.opus import OpusEncoder
 from mynah.dialogue.session import Session
 from mynah.net import pull_upload
-from mynah.net.pull_upload import MAX_S, Upload
+from mynah.net.pull_upload import MAX_S, Upload, UploadStore
 from mynah.wire.pull4g import Codec
 from tests.virtual_time import VirtualRunner, virtual
 from tests.wire.pull4g_pieces import pieces
@@ -254,3 +254,35 @@ def test_it_is_light() -> None:
         upload = runner.run(main())
     assert not upload._waiting
     assert not upload._rest
+
+
+@virtual
+async def test_recordings_of_all_devices_together_are_bounded() -> None:
+    store = UploadStore(limit=2_000_000)
+    ears = [Ear() for _ in range(8)]
+    uploads = [Upload(cast(Session, ear), Codec.PCM, RATE, lambda: None, store) for ear in ears]
+    minute = bytes(2 * RATE)
+    taken = [sum(upload.feed(minute) for _ in range(40)) for upload in uploads]
+    assert store.used < store.limit + 2 * len(minute)
+    assert taken[0] == 40
+    assert taken[-1] < 40, "there was no room for all of it"
+    for upload in uploads:
+        upload.finish()
+    await asyncio.sleep(60)
+    assert store.used == 0
+    assert len(ears[0].all) == 40 * len(minute)
+
+
+@virtual
+async def test_what_nobody_listens_to_is_not_kept() -> None:
+    store, told = UploadStore(), []
+    upload = Upload(cast(Session, Ear()), Codec.PCM, RATE, lambda: told.append("done"), store)
+    upload.feed(bytes(30 * 2 * RATE))
+    assert store.used > 0
+    upload.ignore()
+    assert store.used == 0
+    assert upload.feed(bytes(2 * RATE))
+    assert store.used == 0
+    upload.finish()
+    await asyncio.sleep(10)
+    assert told == ["done"]

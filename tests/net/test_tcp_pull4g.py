@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 from mynah.net.pull_device import GONE_S
 from mynah.net.pull_line import MAX_QUEUED_BYTES
 from mynah.net.tcp_pull4g import CLOSE_GRACE_S, FLOOD_UNITS, FLOOD_WINDOW_S, IDLE_S, SETTLE_S, TURN_UNITS
-from mynah.wire.pull4g import Codec, DeviceStream, Options, device_interrupt, device_request
+from mynah.wire.pull4g import (
+    Codec,
+    DeviceStream,
+    Options,
+    device_audio,
+    device_interrupt,
+    device_request,
+    device_start,
+)
 from tests.fakes import Script
 from tests.net.pull_world import ID, SECOND, Modem, Socket, World, framed, soon
 from tests.virtual_time import VirtualRunner, virtual
@@ -409,6 +418,60 @@ async def test_a_flood_of_commands_ends_the_connection(what: str, units: int) ->
         assert count <= FLOOD_UNITS
     assert count == pytest.approx(FLOOD_UNITS / units, abs=1)
     assert modem.socket.errors[-1] == "busy"
+    await world.end()
+
+
+@virtual
+async def test_what_is_too_much_is_not_read_to_its_end() -> None:
+    """As much as one read can bring, by somebody who was not let in: it must not hold up the others."""
+    world = World()
+    for said in (
+        device_start(ID, Options(), False),
+        b"\x02\x00\x00\x00",
+        b"\x02\x00\x00\x01x",
+        b"\x03\x00\x00\x04\x00\x00\x00\x00",
+    ):
+        modem = Modem(world)
+        if said[0] < 32:
+            modem.socket.send(b"SESSION_START:" + ID.replace(":", "").encode() + b";frame=1;codec=none\n")
+        begin = time.process_time()
+        modem.socket.send(said * (256_000 // len(said)))
+        assert time.process_time() - begin < 0.3  # it takes a tenth of that
+        assert modem.socket.is_closing()
+        assert modem.socket.errors[-1] == "busy"
+        await soon(1)
+    await world.end()
+
+
+@virtual
+async def test_frames_after_a_long_stall_are_no_flood() -> None:
+    world = World()
+    modem = Modem(world, Options(codec=Codec.OPUS, framed=True))
+    modem.start()
+    for _ in range(20):
+        modem.socket.send(device_audio(b"\xf8\xff\xfe", True) * 50)
+    assert not modem.socket.is_closing()
+    await world.end()
+
+
+@virtual
+async def test_strangers_cannot_take_all_places() -> None:
+    world = World(connections=400)
+    strangers = [Socket(world) for _ in range(300)]
+    assert len(world.server) == 200
+    assert [socket.is_closing() for socket in strangers] == [True] * 100 + [False] * 200
+    modem = Modem(world)
+    modem.poll()
+    assert not modem.socket.is_closing()
+    await world.end()
+
+
+@virtual
+async def test_a_client_id_is_made_fit_for_terminals() -> None:
+    world = World()
+    modem = Modem(world, Options(framed=True, client_id="c" * 90))
+    modem.poll()
+    assert len(world.session.kept_as) <= 17 + 1 + 64
     await world.end()
 
 

@@ -73,9 +73,10 @@ class Channel:
             return not self._closed
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        # -P: the folder that the server was started in is none to load modules from.
         # Neither the many sockets of the server are gone through (Python's are not inherited) nor is its memory copied.
         return subprocess.Popen(
-            [sys.executable, "-m", "mynah.audio.ingest_process"],
+            [sys.executable, "-P", "-m", "mynah.audio.ingest_process"],
             stdin=self._far.fileno(),
             stdout=subprocess.DEVNULL,
             close_fds=False,

@@ -88,7 +88,7 @@ class RemoteIngest:
         self._far: dict[IngestStream, _Far] = {}
         self._by_number: dict[int, _Far] = {}
         self._opened = 0
-        self._hurried = False
+        self._hurried = self._dead = False
         self._timer: asyncio.Handle | None = None
         self._next_at = 0.0
         self._flights: deque[tuple[float, float]] = (
@@ -143,6 +143,9 @@ class RemoteIngest:
                 self._timer = None
 
     def _list(self, stream: IngestStream, now: float) -> None:
+        if self._dead:  # it had brought nothing when the process was lost
+            self._hand_over(stream)
+            return
         if not stream._listed:
             stream._listed_at = now
             stream._listed = True
@@ -276,6 +279,7 @@ class RemoteIngest:
 
     def _lost(self, reason: str) -> None:
         """Have the thread go on with the streams."""
+        self._dead = True
         self._halt()
         fars, ring = self._far, self._ring
         self._far, self._by_number, self._ring = {}, {}, deque()

@@ -103,6 +103,7 @@ class Voice:
         """Whom the replies go to."""
         self.form = form
         self._encoder = encoder
+        self._other_cache = PhraseCache()
         self.cache = PhraseCache() if cache is None else cache
         self.store = Store()
 
@@ -110,6 +111,9 @@ class Voice:
         """Return the same voice for a device that gets its audio in another way."""
         voice = copy(self)
         voice.player, voice.form = player, form
+        if form != self.form:
+            # A few devices that want PCM, which is much larger, must not crowd out everybody's greetings.
+            voice.cache = self._other_cache
         return voice
 
     def encoder(self) -> FrameEncoder:

@@ -21,7 +21,7 @@ from mynah.net.gate import Gate
 from mynah.net.peer import Peer
 from mynah.net.pull_download import Download, Line, Outlook
 from mynah.net.pull_reply import ReplyStore
-from mynah.net.pull_upload import Upload
+from mynah.net.pull_upload import Upload, UploadStore
 from mynah.wire import pull4g
 from mynah.wire.messages import (
     Abort,
@@ -40,6 +40,8 @@ UPLOAD_LOST_S: Final = 10.0
 """A recording that does not go on for so long, connected or not, is over: what there is of it is answered."""
 GONE_S: Final = 60.0
 """How long a conversation waits for a device whose connection was lost."""
+UNUSED_S: Final = 5.0
+"""The same if nothing was said in it: who only asks whether there is anything must not hold a place for long."""
 
 log = logger.bind(tag="pull4g")
 
@@ -56,12 +58,20 @@ class PullDevice:
 
     # fmt: off
     __slots__ = (
-        "_gate", "_home", "_loop", "_options", "_session", "_upload", "download", "ending", "peer", "session_id",
+        "_gate", "_home", "_loop", "_options", "_session", "_upload", "_uploads", "download", "ending", "peer",
+        "session_id",
     )
     # fmt: on
 
     def __init__(
-        self, gate: Gate, home: Home, peer: Peer, options: Options, store: ReplyStore, lead_ms: int
+        self,
+        gate: Gate,
+        home: Home,
+        peer: Peer,
+        options: Options,
+        store: ReplyStore,
+        lead_ms: int,
+        uploads: UploadStore | None = None,
     ) -> None:
         """Open the conversation. ``lead_ms``: how far ahead of its speaker the device is given audio."""
         self._gate, self._home = gate, home
@@ -70,6 +80,7 @@ class PullDevice:
         self._loop = asyncio.get_running_loop()
         # The newest one, also when it is complete: who lost the link then does not know, and goes on with it.
         self._upload: Upload | None = None
+        self._uploads = uploads or UploadStore()
         self.ending = False
         """The conversation is over or about to be."""
         self.download = Download(options, store, lead_ms, self._outlook)
@@ -153,12 +164,20 @@ class PullDevice:
             self.on_interrupt()
             if self._session is None:
                 return
-            self._upload = Upload(self._session, options.codec, options.rate, self._on_uploaded)
+            self._upload = Upload(
+                self._session, options.codec, options.rate, self._on_uploaded, self._uploads
+            )
             self._session.on_message(Listen("start", ListenMode.MANUAL))
         self._tell_received()
 
     def on_audio(self, data: bytes) -> None:
         """Take recorded audio; ignored when there is no recording it could belong to."""
+        if (
+            self._upload is not None
+            and self._phase in (Phase.IDLE, Phase.CLOSED)
+            and not self._upload.complete
+        ):
+            self._upload.ignore()  # there is no room for a conversation, and nobody listens
         if self._upload is not None and not self._upload.feed(data):
             limit = "a recording may be 60 s or 10 MB long; it is answered up to there"
             self._refuse(ErrorCode.TOO_LARGE, limit)
@@ -194,7 +213,8 @@ class PullDevice:
         if upload is not None and not upload.complete and now - upload.last_at > UPLOAD_LOST_S:
             log.info("{}: a recording of {:.1f} s broke off", self.peer.device_id, upload.heard_s)
             upload.finish()
-        if download.line is None and now - download.lost_at > GONE_S:
+        used = self._upload is not None or download.used
+        if download.line is None and now - download.lost_at > (GONE_S if used else UNUSED_S):
             self.abort()
         elif self._phase in (Phase.REPLYING, Phase.CLOSED) and download.unfetched(now):
             # Closed is also who is being told that there is no room.

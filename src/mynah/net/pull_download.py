@@ -166,6 +166,8 @@ class Download:
             self._note_missing()
             return
         self._write(self.line, piece, self._reply.end)
+        if self._store.full and self._outlet is not None:
+            self._outlet.shut()
 
     def over(self) -> None:
         """The reply was played to its end, or cut short."""
@@ -234,9 +236,14 @@ class Download:
 
     # -- looked at now and then
 
+    @property
+    def used(self) -> bool:
+        """Whether there was a reply, or is."""
+        return self._reply is not None or (self._outlet is not None and self._outlet.playing)
+
     def unfetched(self, now: float) -> bool:
         """Return whether a reply has been waiting for long that nobody asks for."""
-        begun = self._reply.begun_at if self._reply is not None else now
+        begun = self._reply.begun_at if self._reply is not None else self.asked_at
         return not self._over_at and now - max(self.asked_at, begun) > KEPT_S
 
     def expire(self, now: float) -> None:
@@ -311,7 +318,7 @@ class Download:
         if line.full or (reply is not None and self._sent < reply.end):
             outlet.shut()  # `on_room` follows
             return
-        if not self._more:
+        if not self._more or self._store.full:
             self.end_poll()
         elif not outlet.is_open:
             outlet.open()

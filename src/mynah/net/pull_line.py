@@ -44,7 +44,7 @@ class PullLine:
         self._secure = transport.get_extra_info("sslcontext") is not None
         # Bytes that TLS has added, at most.
         self._added = (_acknowledged(transport) or 0) + _TLS_TICKETS if self._secure else 0
-        # Where on the connection, and where in the reply, each piece of audio ends. Bounded by what a reply keeps.
+        # Where on the connection, and where in the reply, each piece of audio ends: an entry for each frame of it.
         self._pieces: deque[tuple[int, int]] | None = None
         transport.set_write_buffer_limits(high=HIGH_WATER)
 

@@ -12,9 +12,8 @@ from mynah.wire.pull4g import Codec
 MAX_REPLY_BYTES: Final = 10_000_000
 """Kept of a reply, five minutes of PCM. Overflow policy: the oldest is dropped; it arrived long ago."""
 STORE_BYTES: Final = 256 * 1024 * 1024
-"""Kept of all replies of the process, 400 of 20 s as PCM. Overflow policy: each keeps no more than `LEAST_CHUNKS`."""
-LEAST_CHUNKS: Final = 335
-"""20 s: the lead of 4 s, and what kernels and proxies may hold besides."""
+"""Kept of all replies of the process, 400 of 20 s as PCM. Overflow policy: what has arrived is dropped, the oldest
+reply's first; where that is not enough, devices get no more audio until others have fetched theirs."""
 KEPT_S: Final = 60.0
 """How long a reply is kept after its end, or without being asked for."""
 
@@ -22,12 +21,26 @@ KEPT_S: Final = 60.0
 class ReplyStore:
     """How much is kept, of all replies together. One per process."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("limit", "replies", "used")
 
     def __init__(self, limit: int = STORE_BYTES) -> None:
         """``limit`` in bytes."""
         self.limit = limit
         self.used = 0
+        self.replies: dict[PullReply, None] = {}
+        """Those that have something, oldest first."""
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more may be kept."""
+        return self.used > self.limit
+
+    def make_room(self) -> None:
+        """Drop what has arrived until there is room again."""
+        for reply in tuple(self.replies):
+            if not self.full:
+                return
+            reply.acknowledge(reply.arrived)
 
 
 class PullReply:
@@ -56,10 +69,11 @@ class PullReply:
         self._chunks.append(chunk)
         self.end += len(chunk)
         self._store.used += len(chunk)
-        while self.end - self.first > MAX_REPLY_BYTES or (
-            self._store.used > self._store.limit and len(self._chunks) > LEAST_CHUNKS
-        ):
+        self._store.replies[self] = None
+        while self.end - self.first > MAX_REPLY_BYTES:
             self._drop()
+        if self._store.full:
+            self._store.make_room()
         return chunk
 
     def acknowledge(self, offset: int) -> None:
@@ -106,6 +120,7 @@ class PullReply:
         """Nobody will ask for it any more."""
         while self._chunks:
             self._drop()
+        self._store.replies.pop(self, None)
 
     def _drop(self) -> None:
         size = len(self._chunks.popleft())

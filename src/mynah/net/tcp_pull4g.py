@@ -19,10 +19,11 @@ from loguru import logger
 from mynah.net.address import BACKLOG, listening_socket
 from mynah.net.gate import Cause, Gate, Refusal
 from mynah.net.lines import Lines
-from mynah.net.peer import Peer, read_peer
+from mynah.net.peer import Peer, read_peer, told_peer
 from mynah.net.pull_device import PullDevice
 from mynah.net.pull_line import PullLine
 from mynah.net.pull_reply import ReplyStore
+from mynah.net.pull_upload import UploadStore
 from mynah.wire import pull4g
 from mynah.wire.pull4g import ErrorCode, Options, ServerStream
 
@@ -33,7 +34,11 @@ SETTLE_S: Final = 0.2
 """Silence after which a command without a line end counts as complete: the simplest devices send none."""
 CLOSE_GRACE_S: Final = 10.0
 """How much later it is cut: what was written may leave, but not wait for ever for a peer that reads nothing."""
+HANDSHAKE_S: Final = 10.0
+"""Time for the TLS handshake."""
 SWEEP_S: Final = 1.0
+SWEEP_SLICES: Final = 10
+"""Parts of a sweep, so that ten thousand devices are not looked at in one go."""
 NOT_SENT: Final = 16 * 1024
 """What the kernel takes beyond what is on its way."""
 FLOOD_UNITS: Final = 400
@@ -41,6 +46,13 @@ FLOOD_WINDOW_S: Final = 10.0
 """A command counts one unit, one that begins or ends a turn twenty; a device polls twice a second. So many in less time
 are a flood. Overflow policy: disconnect."""
 TURN_UNITS: Final = 20
+LEAST_NAMELESS: Final = 64
+"""Connections that need not have said whose they are, however few there may be in all."""
+FLOOD_FRAMES: Final = 5000
+"""The same for frames of audio and acknowledgements, in the same time: a minute of the shortest packets in use may come
+at once after a link stood still. Overflow policy: disconnect."""
+SLICE: Final = 4096
+"""Bytes that are read in one go: between two slices it is looked whether that is enough from this client."""
 log = logger.bind(tag="pull4g")
 
 
@@ -49,7 +61,7 @@ class PullConnection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_device", "_ids", "_line", "_load", "_load_since", "_server", "_settling", "_stream", "seen_at",
+        "_device", "_frames", "_ids", "_line", "_load", "_load_since", "_server", "_settling", "_stream", "seen_at",
     )
     # fmt: on
 
@@ -60,7 +72,7 @@ class PullConnection(asyncio.Protocol):
         self._device: PullDevice | None = None
         self._ids: tuple[str, Peer] | None = None  # who it is, once it was let in
         self._settling: asyncio.TimerHandle | None = None
-        self._load, self._load_since = 0, 0.0
+        self._load, self._frames, self._load_since = 0, 0, 0.0
         self.seen_at = 0.0
         """When it last brought something, on the loop's clock."""
 
@@ -79,7 +91,12 @@ class PullConnection(asyncio.Protocol):
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
-        self._take(self._stream.feed(data))
+        for at in range(0, len(data), SLICE):
+            self._take(self._stream.feed(data[at : at + SLICE]))
+            if self._line is None or self._line.transport.is_closing():
+                return
+            if self._stream.frames - self._frames > FLOOD_FRAMES:
+                self._look_for_flood()
         if self._stream.settling and self._line is not None:
             self._settling = loop.call_later(SETTLE_S, self._settle)
 
@@ -121,6 +138,19 @@ class PullConnection(asyncio.Protocol):
             return self._ids[0]
         return _address(self._line.transport, "peername") if self._line is not None else "a device"
 
+    @property
+    def busy(self) -> bool:
+        """Whether it carries a conversation."""
+        return self._device is not None
+
+    def check(self, now: float) -> None:
+        """Look whether it has been silent for too long; called every second or so."""
+        silent = now - self.seen_at
+        if silent > IDLE_S + CLOSE_GRACE_S:
+            self.abort()
+        elif silent > IDLE_S:
+            self.close()
+
     def close(self) -> None:
         """End it once what was written has left."""
         if self._line is not None:
@@ -156,6 +186,7 @@ class PullConnection(asyncio.Protocol):
             case pull4g.Acknowledge(count):
                 if self._device is not None:
                     self._device.download.acknowledge(count)
+                return
             case pull4g.Start() | pull4g.Request() | pull4g.Interrupt():
                 self._on_command(event)
             case pull4g.RecordingComplete():
@@ -198,7 +229,9 @@ class PullConnection(asyncio.Protocol):
             code = ErrorCode.UNAUTHORIZED if unauthorized else ErrorCode.BUSY
             self._refuse(code, found.reason, close=unauthorized)
             return None
-        self._ids = (device_id, peer)
+        if self._ids is None:
+            self._ids = (device_id, peer)
+            self._server.named(self)
         self._device = found
         return found
 
@@ -222,9 +255,12 @@ class PullConnection(asyncio.Protocol):
 
     def _count(self) -> None:
         self._load += 1
-        if self._load < FLOOD_UNITS:
-            return
-        self._load = 0
+        if self._load >= FLOOD_UNITS:
+            self._look_for_flood()
+
+    def _look_for_flood(self) -> None:
+        """Look whether what came in came too fast to be a device's, and if so hang up."""
+        self._load, self._frames = 0, self._stream.frames
         now = asyncio.get_running_loop().time()
         since, self._load_since = self._load_since, now
         if now - since < FLOOD_WINDOW_S:
@@ -250,10 +286,16 @@ class Pull4gServer:
         self._lines = Lines(log)
         self._server: asyncio.Server | None = None
         self._devices: dict[str, PullDevice] = {}
-        # Oldest first. Bound: `max_connections`. Overflow policy: the oldest that has not said whose it is makes room;
-        # where all have, the newest is cut.
+        # Oldest first. Bound: `max_connections`. Overflow policy: the oldest that has not said whose it is makes room,
+        # then the oldest without a conversation; where all have one, the newest is cut.
         self._connections: dict[PullConnection, None] = {}
-        self._store = ReplyStore()
+        # Those that have not said whose they are. Bound: half of `max_connections`, so that strangers cannot take all
+        # the files that the server may open. Overflow policy: the oldest is cut.
+        self._nameless: dict[PullConnection, None] = {}
+        self._replies, self._uploads = ReplyStore(), UploadStore()
+        self._unswept: list[PullDevice | PullConnection] = []
+        self.opened = 0
+        """Conversations so far."""
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -265,7 +307,12 @@ class Pull4gServer:
         bound: int = listening.getsockname()[1]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            partial(PullConnection, self), sock=listening, backlog=BACKLOG, ssl=self._tls
+            partial(PullConnection, self),
+            sock=listening,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
+            ssl_shutdown_timeout=CLOSE_GRACE_S if self._tls else None,
         )
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
         return bound
@@ -297,16 +344,25 @@ class Pull4gServer:
 
     def begin(self, connection: PullConnection) -> None:
         """A device has connected."""
-        self._connections[connection] = None
-        if len(self._connections) > self._max_connections:
-            nameless = (known for known in self._connections if not known.named)
-            surplus = next(nameless, connection)
-            del self._connections[surplus]  # now: others may come before it is gone
-            surplus.abort()
+        self._connections[connection] = self._nameless[connection] = None
+        if len(self._nameless) > max(LEAST_NAMELESS, self._max_connections // 2):
+            self._cut(next(iter(self._nameless)))
+        elif len(self._connections) > self._max_connections:
+            others = (known for known in (*self._nameless, *self._connections) if not known.busy)
+            self._cut(next((known for known in others if known is not connection), connection))
 
     def done(self, connection: PullConnection) -> None:
         """A connection is gone."""
         self._connections.pop(connection, None)
+        self._nameless.pop(connection, None)
+
+    def named(self, connection: PullConnection) -> None:
+        """A connection has said whose it is."""
+        self._nameless.pop(connection, None)
+
+    def _cut(self, connection: PullConnection) -> None:
+        self.done(connection)  # now: others may come before it is gone
+        connection.abort()
 
     def has(self, device_id: str) -> bool:
         """Return whether a device has a conversation."""
@@ -335,8 +391,9 @@ class Pull4gServer:
                 older.close()
             device = None
         if device is None:
-            device = PullDevice(self._gate, self, peer, options, self._store, self._lead_ms)
+            device = PullDevice(self._gate, self, peer, options, self._replies, self._lead_ms, self._uploads)
             self._devices[peer.device_id] = device
+            self.opened += 1
         device.peer = peer
         device.download.attach(line)
         return device
@@ -360,25 +417,22 @@ class Pull4gServer:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        # First of all, so that one bad device cannot end the sweeps for all.
+        self._sweeper = loop.call_later(SWEEP_S / SWEEP_SLICES, self._sweep)
         now = loop.time()
-        for device in tuple(self._devices.values()):
-            device.check(now)
-        for connection in tuple(self._connections):
-            silent = now - connection.seen_at
-            if silent > IDLE_S + CLOSE_GRACE_S:
-                connection.abort()
-            elif silent > IDLE_S:
-                connection.close()
+        if not self._unswept:
+            self._unswept = [*self._devices.values(), *self._connections]
+        for _ in range(
+            min(len(self._unswept), 1 + (len(self._devices) + len(self._connections)) // SWEEP_SLICES)
+        ):
+            self._unswept.pop().check(now)
 
 
 def _peer(transport: asyncio.Transport, device_id: str, options: Options) -> Peer:
     secure = transport.get_extra_info("sslcontext") is not None
     peer = read_peer("", {}, _address(transport, "peername"), _address(transport, "sockname"), secure)
     token = options.token
-    return msgspec.structs.replace(
-        peer, device_id=device_id, client_id=options.client_id, authorization=token
-    )
+    return told_peer(msgspec.structs.replace(peer, authorization=token), device_id, options.client_id)
 
 
 def _address(transport: asyncio.BaseTransport, name: str) -> str:

@@ -242,7 +242,7 @@ class Director:
     async def _probe(self) -> None:
         """Have one device say hello: what is wrong with the address is told better once than a thousand times."""
         options, scenario = self._options, self._scenario
-        identity = identity_of(_PROBE, _family())
+        identity = identity_of(_PROBE, _family(scenario.transport))
         endpoint = Endpoint(self._target)
         if urlsplit(self._target).scheme in {"http", "https"}:
             reply = await fetch_reply(
@@ -300,7 +300,7 @@ class Director:
                 process=number,
                 processes=processes,
                 connects_per_s=scenario.connects_per_s / processes,
-                family=_family(),
+                family=_family(scenario.transport),
             )
             for number in range(processes)
         ]
@@ -442,6 +442,8 @@ def _descriptors() -> int:
     return resources.raise_descriptor_limit()
 
 
-def _family() -> int:
-    """Return what tells the devices of this machine from those of others: 16 bits of its name."""
-    return zlib.crc32(socket.gethostname().encode()) & 0xFFFF
+def _family(transport: Transport) -> int:
+    """Return what tells the devices of this machine and transport from others: 16 bits of their names."""
+    # Two tests may run against one server at once, one over each transport.
+    name = socket.gethostname() + ("" if transport is Transport.WS else transport.value)
+    return zlib.crc32(name.encode()) & 0xFFFF

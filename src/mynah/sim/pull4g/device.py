@@ -259,6 +259,7 @@ class PullDevice:
         self._stop_capture()
         self._recording = None
         self.state = PullState.IDLE
+        self.hearing.brackets.asked()  # what got through will be answered
         if (turn := self._turn) is not None:
             self._finish(turn, LOST_RECORDING)
 

@@ -105,7 +105,7 @@ class PullTurn(msgspec.Struct):
     @property
     def first_audio_s(self) -> float | None:
         """From the end of the question to the first byte of the answer; None when there was none."""
-        return self.reply.begun_at - self.released_at if self.reply is not None else None
+        return self.reply.begun_at - self.released_at if self.reply is not None and self.released_at else None
 
 
 class Faults(msgspec.Struct):
