@@ -76,7 +76,7 @@ class Download:
     # fmt: off
     __slots__ = (
         "_bracket", "_frame_ms", "_hold", "_lead_ms", "_lines", "_loop", "_missing", "_options", "_outlet",
-        "_outlook", "_over_at", "_reply", "_returned", "_sent", "_store", "asked_at", "line", "lost_at", "polling",
+        "_outlook", "_over_at", "_reply", "_returned", "_sent", "_store", "asked_at", "line", "lost_at", "polling", "used",
     )
     # fmt: on
 
@@ -97,6 +97,8 @@ class Download:
         self._missing = False  # some of what came out of the outlet has to be sent again
         self._returned = False  # a connection was lost, and no poll has come since
         self._over_at = 0.0  # when the reply was played to its end; 0 before that
+        self.used = False
+        """Whether there was a reply, or is."""
         self.polling = False
         """Whether a poll is being answered."""
         self._bracket = False  # AUDIO_START was sent, AUDIO_END was not
@@ -148,6 +150,7 @@ class Download:
             self.end_poll()  # two replies in one answer could not be told apart
         self._drop()
         self._reply = PullReply(self._options.codec, self._store, self._loop.time())
+        self.used = True
         self._missing = False
         if self.line is not None:
             self.line.begin_reply()
@@ -235,11 +238,6 @@ class Download:
         self.end_poll()
 
     # -- looked at now and then
-
-    @property
-    def used(self) -> bool:
-        """Whether there was a reply, or is."""
-        return self._reply is not None or (self._outlet is not None and self._outlet.playing)
 
     def unfetched(self, now: float) -> bool:
         """Return whether a reply has been waiting for long that nobody asks for."""
