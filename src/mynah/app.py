@@ -244,7 +244,7 @@ class App:
             return 0
         self._pull4g = Pull4gServer(
             devices,
-            max_connections=fitting(server.limits.max_connections),
+            max_connections=devices.limit,
             lead_ms=server.pull4g.lead_ms,
             tls=tls if server.pull4g.tls else None,
             on_refused=self._observation.on_refused,

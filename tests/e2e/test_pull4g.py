@@ -67,7 +67,7 @@ class Tcp:
 
     @classmethod
     async def open(cls, at: Addresses, **more: Any) -> Tcp:
-        host, _, port = at.pull4g.removeprefix("tcp://").rpartition(":")
+        host, _, port = at.pull4g.partition("://")[2].rpartition(":")
         return cls(*await asyncio.open_connection(host, int(port), **more))
 
     async def send(self, *pieces: bytes) -> None:
@@ -132,7 +132,7 @@ class Tcp:
 async def test_a_device_written_from_the_words_alone(tmp_path: Path) -> None:
     """No options, no line ends, the end of the recording glued to its last byte; audio between two words."""
     async with served(tmp_path) as (_, at):
-        host, _, port = at.pull4g.removeprefix("tcp://").rpartition(":")
+        host, _, port = at.pull4g.partition("://")[2].rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"SESSION_START:0200000000F1\n" + question() + b"RECORDING_COMPLETE")
         played = b""
@@ -282,7 +282,7 @@ async def test_a_slow_reader_slows_down_and_loses_nothing(tmp_path: Path) -> Non
     longer = 'TTS.FakeTTS={"type": "fake", "delay_ms": 10, "seconds": 6}'
     reply = (babble(6) + bytes(-len(babble(6)) % 1920)) * 2
     async with served(tmp_path, longer, "server.pull4g.lead_ms=30000") as (server, at):
-        host, _, port = at.pull4g.removeprefix("tcp://").rpartition(":")
+        host, _, port = at.pull4g.partition("://")[2].rpartition(":")
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
@@ -293,7 +293,7 @@ async def test_a_slow_reader_slows_down_and_loses_nothing(tmp_path: Path) -> Non
             await device.send(b"REQUEST_AUDIO:0200000000F1\n")
             await asyncio.sleep(0.25)
         assert server._pull4g is not None
-        assert server._pull4g._store.used < 200_000, "what the line does not take is not made"
+        assert server._pull4g._replies.used < 200_000, "what the line does not take is not made"
         assert await device.fetch(len(reply)) == reply
         await device.close()
 

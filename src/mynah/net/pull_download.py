@@ -76,7 +76,8 @@ class Download:
     # fmt: off
     __slots__ = (
         "_bracket", "_frame_ms", "_hold", "_lead_ms", "_lines", "_loop", "_missing", "_options", "_outlet",
-        "_outlook", "_over_at", "_reply", "_returned", "_sent", "_store", "asked_at", "line", "lost_at", "polling", "used",
+        "_outlook", "_over_at", "_reply", "_returned", "_sent", "_store", "asked_at", "line", "lost_at",
+        "polling", "used",
     )
     # fmt: on
 
