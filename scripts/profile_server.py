@@ -15,6 +15,7 @@ import pstats
 import sys
 import tempfile
 import threading
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -43,8 +44,8 @@ def clocks() -> dict[str, float]:
     for task in Path("/proc/self/task").iterdir():
         name = names.get(int(task.name), "others")
         found[name] = found.get(name, 0.0) + cpu_of(task / "stat")
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    for child in children:
+    children = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
+    for child in chain.from_iterable(children):
         command = Path(f"/proc/{child}/cmdline").read_bytes()
         if b"ingest_process" in command:
             found["audio process"] = cpu_of(Path(f"/proc/{child}/stat"))
