@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mynah.audio.encode import EncoderPool, OnFrames, SpeechEncoder
@@ -359,6 +359,9 @@ PIECES = st.lists(st.integers(0, 9000), max_size=8)
     st.lists(st.tuples(PIECES, st.booleans(), st.floats(0, 3)), min_size=1, max_size=4),
     st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2)), max_size=3),
 )
+@example(
+    [([6359, 9000], True, 0.0), ([1919], False, 0.0)], []
+)  # the first one's end falls on that of a frame
 def test_however_it_comes_the_frames_are_those_of_the_passages(
     passages: list[tuple[list[int], bool, float]], holds: list[tuple[float, float]]
 ) -> None:

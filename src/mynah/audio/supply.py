@@ -263,6 +263,8 @@ class Supply:
             case _Mark.PAD if self._loose:
                 self._submit(b"", last=True)
             case _Mark.PAD:
+                # Nothing is left to fill up. The next passage begins anew all the same, as it does behind one that was.
+                self._close_encoder()
                 self._end_passage()
             case _Mark.CUT:
                 self._close_encoder()
