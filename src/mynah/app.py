@@ -362,6 +362,8 @@ def _say_where(settings: Settings, addresses: Addresses) -> None:
         "LLM {} · ASR {} · TTS {}", *(settings.entry(kind)[0] for kind in (Kind.LLM, Kind.ASR, Kind.TTS))
     )
     log.info("devices: enter {} as OTA address", _for_devices(addresses.ota, settings.server.ip))
+    if addresses.pull4g:
+        log.info("4G devices: connect to {}", _for_devices(addresses.pull4g, settings.server.ip))
     # No certificate is made out for 127.0.0.1.
     insecure = " --insecure" if settings.server.tls.cert else ""
     log.info('try it: {} talk --ota {}{} --text "what time is it"', _command(), addresses.ota, insecure)

@@ -442,3 +442,15 @@ def test_a_thousand_playbacks_cost_little() -> None:
     begin = time.process_time()
     main()
     assert time.process_time() - begin < 5
+
+
+@virtual
+async def test_the_frames_of_the_lead_are_not_late_when_the_first_had_to_wait() -> None:
+    pacer = Pacer()
+    playback = pacer.play(Recorder())
+    playback.pause()
+    playback.push(packets(5))
+    await asyncio.sleep(0.5)
+    playback.resume(not_before=asyncio.get_running_loop().time() + 0.025)
+    await asyncio.sleep(1)
+    assert (pacer.stats.frames, pacer.stats.late_frames) == (5, 0)

@@ -379,6 +379,7 @@ class Playback:
         stats.frames += 1
         if self._base is None:
             self._begin(now)
+            self._input_at = now  # what goes with it could not have gone earlier
         elif self._base + self._sent * self._frame_s < now - _GRAIN_S:
             self._begin(now - self._sent * self._frame_s)  # the device ran dry: its clock starts anew here
             stats.restarts += 1

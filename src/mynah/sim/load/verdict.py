@@ -20,13 +20,12 @@ ENOUGH_FRAMES: Final = 200
 
 GROWTH: Final = 2.0
 """How far the first audio may grow until the knee, where the thresholds do not say."""
-
+QUICK_MS: Final = 75.0
+"""First audio within this time grows from here: twice as much of less is nothing that anybody hears."""
 SLOWER: Final = 3.0
 """How many times slower than in the first step connections are made beyond the knee."""
-
 SLOW_MS: Final = 200.0
 """A connection that takes less is fast, however much faster the first ones were."""
-
 LATE_JUMP: Final = 0.005
 """Share of late packets, above that of the first step, beyond the knee."""
 
@@ -47,13 +46,11 @@ BUSY_SHARE: Final = 0.01
 
 CROWDED: Final = 0.97
 """Of the cores, in a sample: all of them were in use, and whoever wanted one had to wait."""
-
 CROWDED_SHARE: Final = 0.25
 """Of the samples: so many crowded ones explain late answers and packets, whatever the average is."""
 
 OTHERS_CORES: Final = 0.25
 """Cores that somebody else uses, worth a word."""
-
 FAILED_SHARE: Final = 0.5
 """Of all failures: what makes up so many is what was wrong."""
 
@@ -142,7 +139,11 @@ def _timely(step: Step, before: Sequence[Step], thresholds: Thresholds) -> Itera
     growth = thresholds.first_audio_growth
     times = _times(step, Stage.FIRST_AUDIO)
     first = first_audio_reference([*before, step])
-    if growth is not None and first is not None and times.p95 > growth * _times(first, Stage.FIRST_AUDIO).p95:
+    if (
+        growth is not None
+        and first is not None
+        and times.p95 > growth * max(_times(first, Stage.FIRST_AUDIO).p95, QUICK_MS)
+    ):
         yield (
             f"first audio: p95 {times.p95:.0f} ms, wanted at most {growth:g} times the "
             f"{_times(first, Stage.FIRST_AUDIO).p95:.0f} ms with {_number(first.talkers, 'talker')}"
@@ -213,7 +214,7 @@ def _sign(step: Step, before: Sequence[Step], thresholds: Thresholds, *, churn: 
 def _slower_answers(step: Step, before: Sequence[Step], growth: float) -> Iterable[str]:
     first = first_audio_reference([*before, step]) or step
     times, reference = _times(step, Stage.FIRST_AUDIO), _times(first, Stage.FIRST_AUDIO)
-    if times.count >= ENOUGH and times.p95 > growth * reference.p95:
+    if times.count >= ENOUGH and times.p95 > growth * max(reference.p95, QUICK_MS):
         yield (
             f"first audio: p95 {times.p95:.0f} ms, {times.p95 / max(reference.p95, 1e-3):.1f} times the "
             f"{reference.p95:.0f} ms of before"
