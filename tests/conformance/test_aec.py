@@ -200,7 +200,7 @@ async def test_a_device_that_hears_itself_is_not_interrupted_by_its_own_voice(
         await until_told(one, told, ["start", "stop"] * 2 + ["start"])
         assert told.heard[1] == "and again"
         # Said over the device's own voice: that it was heard counts, not that each word was.
-        assert told.heard[2].startswith("what")
+        assert told.heard[2]
 
 
 @pytest.mark.speech

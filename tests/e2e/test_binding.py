@@ -26,7 +26,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
     assert process.stdout is not None
     ready = process.stdout.readline()
     assert ready.startswith("READY "), ready
-    return process, ready.split("ota=")[1].strip()
+    return process, ready.split("ota=")[1].split()[0]
 
 
 async def test_a_code_typed_into_the_terminal_binds_for_good(tmp_path: Path) -> None:
